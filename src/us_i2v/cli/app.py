@@ -1,0 +1,56 @@
+"""The program `us-i2v`: its commands and global options."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from us_i2v import __version__
+from us_i2v.cli import augment, devices, generate, phantom, train_ae, train_ldm
+from us_i2v.cli.errors import ErrorMappingGroup, report_internal_error
+
+app = typer.Typer(
+    name="us-i2v",
+    cls=ErrorMappingGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"us-i2v {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+) -> None:
+    """Turn single ultrasound stills into plausible, labelled ultrasound clips.
+
+    Research software, not a medical device: generated motion is plausible, not measured.
+    """
+
+
+app.command("generate")(generate.command)
+app.command("augment")(augment.command)
+app.command("phantom")(phantom.command)
+app.command("train-ae")(train_ae.command)
+app.command("train-ldm")(train_ldm.command)
+app.command("devices")(devices.command)
+
+
+def main() -> None:
+    """Run the program and exit."""
+    sys.excepthook = report_internal_error
+    # Not `app()`: that would put typer's own traceback printer in place of the hook above.
+    typer.main.get_command(app)(prog_name="us-i2v")

@@ -1,0 +1,100 @@
+"""`us-i2v augment`: a data set of clips from a data set of stills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from us_i2v.cli import options as opt
+
+SKIPPED = 1
+"""Exit code when some stills could not be read and all others were done."""
+
+
+def command(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder of stills: BUSI, class folders or manifest.csv.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")
+    ],
+    clips_per_image: Annotated[int, typer.Option("--clips-per-image", min=1, help="Clips a still.")] = 1,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Even out the classes: more clips of rarer ones.")
+    ] = False,
+    shard: Annotated[
+        str,
+        typer.Option("--shard", metavar="i/n", help="Make part i of n; all parts together are the whole."),
+    ] = "1/1",
+    ext: Annotated[
+        str, typer.Option("--ext", help="mp4, mkv, avi, gif, npz or png (a folder a clip).")
+    ] = "mp4",
+    seed: opt.Seed = 0,
+    weights: opt.Weights = None,
+    frames: opt.Frames = None,
+    fps: opt.Fps = None,
+    motion: opt.Motion = None,
+    speckle: opt.Speckle = None,
+    size: opt.OutputSize = "native",
+    steps: opt.Steps = None,
+    sampler: opt.Sampler = None,
+    label: opt.Label = None,
+    guidance: opt.Guidance = None,
+    texture: opt.Texture = None,
+    exact: opt.Exact = False,
+    device: opt.Device = "auto",
+) -> None:
+    """Make a clip of every still of a data set; class folders are kept and masks carried along.
+
+    Run it again to continue after a stop; clips that are there are not made again. OUT/manifest.csv lists
+    every clip with its still, seed and weights. Stills that cannot be read are skipped and listed in
+    OUT/unreadable.txt; the exit code is then 1.
+    """
+    from us_i2v.augmentation.outputs import clip_name
+    from us_i2v.augmentation.planning import Shard, check_apart, collect_sources, plan_jobs, sources_sha256
+    from us_i2v.augmentation.settings import AugmentSettings
+    from us_i2v.augmentation.synthesis import synthesise
+    from us_i2v.cli.progress import counting
+    from us_i2v.data.datasets import find_samples
+    from us_i2v.pipeline import ImageToVideo
+
+    clip_name("clip", ext)
+    part = Shard.parse(shard)
+    root = data.parent if data.is_file() else data
+    check_apart(root, out)
+    options = opt.generate_options(
+        frames=frames,
+        steps=steps,
+        sampler=sampler,
+        motion=motion,
+        speckle=speckle,
+        label=label,
+        guidance=guidance,
+        fps=fps,
+        texture=texture,
+    )
+    sources = collect_sources(find_samples(data), root)
+    jobs = plan_jobs(sources, clips_per_image=clips_per_image, balance=balance, seed=seed, ending=ext)
+    generator = ImageToVideo.from_pretrained(weights, device)
+    settings = AugmentSettings(
+        clips_per_image=clips_per_image,
+        balance=balance,
+        seed=seed,
+        ending=ext,
+        exact=exact,
+        size=opt.parse_size(size),
+        options=options,
+        weights_sha256=generator.weights_sha256,
+        sources_sha256=sources_sha256(sources),
+    )
+    rate = options.fps if options.fps is not None else 1 / generator.info.frame_interval_s
+    with counting("augment") as progress:
+        outcome = synthesise(generator, jobs, out, settings, fps=rate, shard=part, progress=progress)
+    typer.echo(f"{out}: {outcome.made} clips made, {outcome.present} already there")
+    if outcome.unreadable:
+        typer.echo(f"{len(outcome.unreadable)} stills could not be read and were skipped:", err=True)
+        for name, why in sorted(outcome.unreadable.items()):
+            typer.echo(f"  {name}: {why}", err=True)
+        raise typer.Exit(SKIPPED)

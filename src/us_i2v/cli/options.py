@@ -1,0 +1,106 @@
+"""Options that several commands share.
+
+Options of the generator have no default here: what is not given is left to `GenerateOptions`, so that
+defaults and ranges have one home. The help texts repeat them for the reader.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from us_i2v.pipeline import GenerateOptions
+
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; see `us-i2v devices`.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="PATH", help="Weights file or run folder. [default: the bundled weights]"
+    ),
+]
+Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 16. [default: 16]")]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frame rate. [default: the one that the weights were trained at]"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same still, seed and settings: same clip.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. [default: the weights' own]")]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddpm, ddim or dpm-solver.")]
+Motion = Annotated[float | None, typer.Option("--motion", help="Scales the motion, 0 to 3. [default: 1]")]
+Speckle = Annotated[
+    float | None, typer.Option("--speckle", help="Scales the change of speckle, 0 to 1. [default: 1]")
+]
+Label = Annotated[
+    str | None, typer.Option("--label", help="Class to condition on, for weights that know classes.")
+]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Strength of guidance by the conditions.")]
+Texture = Annotated[
+    str | None, typer.Option("--texture", help="How speckle change is drawn: stationary or additive.")
+]
+OutputSize = Annotated[
+    str,
+    typer.Option("--size", metavar="native|N", help="The still's own size, or N pixels on the longer side."),
+]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Write mp4 without loss (larger; few players show it). Masks always are."),
+]
+
+
+def parse_size(text: str) -> int | None:
+    """Turn "native" into None and "256" into 256."""
+    if text == "native":
+        return None
+    if not text.isascii() or not text.isdecimal() or not 16 <= int(text) <= 8192:
+        raise typer.BadParameter(
+            f"'{text}' is neither 'native' nor a number from 16 to 8192.", param_hint="'--size'"
+        )
+    return int(text)
+
+
+def generate_options(**values: float | str | None) -> GenerateOptions:
+    """Build `GenerateOptions` from the options that were given; raises `ConfigError`."""
+    from us_i2v.pipeline import GenerateOptions
+
+    given = {name: value for name, value in values.items() if value is not None}
+    return GenerateOptions.parse(given, "options")
+
+
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")]
+Data = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DATA", help="Folders of clips: class folders, BUSI-like folders, or a manifest.csv."
+    ),
+]
+Preset = Annotated[str, typer.Option("--preset", help="paper, base or tiny.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML or JSON file; overrides the preset.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Overrides one value, may be repeated: --set optimiser.steps=500."
+    ),
+]
+TrainingSteps = Annotated[
+    int | None, typer.Option("--steps", help="Optimiser steps. [default: the preset's]")
+]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Clips a step. [default: the preset's]")]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        "--dt", metavar="MS", help="Milliseconds between frames of a window: 50, or a range 40-130."
+    ),
+]
+Stride = Annotated[
+    int | None, typer.Option("--stride", help="Take every N-th frame instead, whatever the frame rate.")
+]
+TrainingSeed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of everything random. [default: the preset's]")
+]

@@ -1,0 +1,82 @@
+"""Configuration: frozen pydantic models, read from TOML or JSON, written as JSON.
+
+A config object is the thing that it configures or builds it; there is no registry and no factory.
+Unknown keys are errors, so that a typo never turns into a silent default.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from us_i2v.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str = "configuration") -> Self:
+        """Validate a mapping; raises `ConfigError` naming the first bad key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+            raise ConfigError(
+                f"{source}: '{where}' = {first.get('input')!r}: {first['msg']}.",
+                "See docs/configuration.md for the allowed values.",
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML or JSON file; raises `ConfigError` if it is unreadable or invalid."""
+        return cls.parse(read_mapping(path), str(path))
+
+    def dump(self) -> str:
+        """Return the resolved config as indented JSON with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a TOML (.toml) or JSON (any other ending) mapping; raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"Cannot read config '{path}': {error.strerror}.", "Check the path.") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Config '{path}' is not valid TOML or JSON: {error}.", "Fix the file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"Config '{path}' holds a {type(values).__name__}, a table is needed.", "Fix the file.")
+    return values
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` updated by `override`, tables merged key by key, neither changed."""
+    merged = dict(base)
+    for key, value in override.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn "optimiser.lr=1e-4" into a nested mapping; values are read as TOML, else as text."""
+    key, sep, value = text.partition("=")
+    if not sep or not key.strip():
+        raise ConfigError(f"Setting '{text}' is not of the form key=value.", "Write for example --set steps=1000.")
+    parsed: Any
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)

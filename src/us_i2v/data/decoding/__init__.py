@@ -1,0 +1,1 @@
+"""Decoders: one file per kind of clip container, all behind `base.FrameSource`."""

@@ -1,0 +1,48 @@
+"""Gaussian diffusion: schedules, predictions, the loss, guidance, samplers and the sampling loop."""
+
+from __future__ import annotations
+
+from us_i2v.diffusion.guidance import ClassifierFreeGuidance
+from us_i2v.diffusion.loss import denoising_loss
+from us_i2v.diffusion.prediction import Denoiser, Prediction, diffuse, target, to_eps, to_x0
+from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, History, Sampler
+from us_i2v.diffusion.sampling import sample
+from us_i2v.diffusion.schedule import (
+    SCHEDULES,
+    BaseSchedule,
+    Constant,
+    Cosine,
+    Level,
+    Linear,
+    Schedule,
+    Spacing,
+    time_grid,
+)
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "SAMPLERS",
+    "SCHEDULES",
+    "AnySampler",
+    "BaseSchedule",
+    "ClassifierFreeGuidance",
+    "Constant",
+    "Cosine",
+    "DPMSolver",
+    "Denoiser",
+    "History",
+    "Level",
+    "Linear",
+    "Prediction",
+    "Sampler",
+    "Schedule",
+    "Spacing",
+    "denoising_loss",
+    "diffuse",
+    "sample",
+    "target",
+    "time_grid",
+    "to_eps",
+    "to_x0",
+]

@@ -1,0 +1,1 @@
+"""Networks: video encoder, decoders (AdaIN, warp), denoiser, and the motion that they exchange."""

@@ -1,0 +1,212 @@
+"""Conditional denoiser: a factorised space-time U-Net over the latent map.
+
+Stage 2 of LDDM (Chen et al. 2024, section 2.2, Eq. 3): predicts the noise (or v, or x0) of a noised latent
+given the still. The still enters as feature maps concatenated to the latent; time and the scalar conditions
+enter by FiLM. Every condition has an "unknown" value that is also trained (condition dropout), so that
+weights work whether or not a user states them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from us_i2v.config import Config
+from us_i2v.models.blocks import (
+    FactorisedBlock,
+    StillPyramid,
+    add_still,
+    fold_time,
+    group_norm,
+    sinusoidal_embedding,
+    unfold_time,
+    zero_init,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNKNOWN_LABEL = -1
+
+
+class DenoiserConfig(Config):
+    """Shape of the denoiser."""
+
+    width: int = Field(96, ge=8, le=1024, multiple_of=8, description="Channels at full latent size.")
+    multipliers: tuple[int, ...] = Field((1, 2), min_length=1, max_length=4, description="Width factor by level.")
+    blocks: int = Field(2, ge=1, le=4, description="Residual blocks a level.")
+    heads: int = Field(4, ge=1, le=16, description="Attention heads at the coarsest level.")
+    still_widths: tuple[int, ...] = Field((12, 24, 48), description="Still features, fine to coarse.")
+    n_labels: int = Field(0, ge=0, le=1000, description="Class labels that can be given; 0 = none.")
+    dropout: float = Field(0.1, ge=0, le=1, description="Probability of hiding each condition in training.")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is known about the clip to be made, for a batch of B.
+
+    Attributes:
+        still: (B, 1, H, W) in 0..1, the anchor at the model's size.
+        label: (B,) int64 class numbers, `UNKNOWN_LABEL` where not given; None = unknown for all.
+        motion: (B,) float, motion strength relative to the training clips' median; NaN = unknown.
+        interval: (B,) float, seconds between frames; NaN = unknown.
+    """
+
+    still: Tensor
+    label: Tensor | None = None
+    motion: Tensor | None = None
+    interval: Tensor | None = None
+
+    def drop(self, hide: Tensor) -> Conditions:
+        """Hide conditions: `hide` (B, 3) bool for label, motion and interval."""
+        nan = torch.full_like(hide[:, 0], torch.nan, dtype=torch.float32)
+        return Conditions(
+            self.still,
+            None if self.label is None else torch.where(hide[:, 0], UNKNOWN_LABEL, self.label),
+            None if self.motion is None else torch.where(hide[:, 1], nan, self.motion),
+            None if self.interval is None else torch.where(hide[:, 2], nan, self.interval),
+        )
+
+
+class ScalarEmbedding(nn.Module):
+    """Embed a scalar with a learned vector for "unknown" (NaN)."""
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.channels = channels
+        self.linear = nn.Linear(channels, channels)
+        self.unknown = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, values: Tensor | None, batch: int) -> Tensor:
+        """(B,) with NaN for unknown, or None -> (B, channels)."""
+        if values is None:
+            return self.unknown.expand(batch, -1)
+        known = torch.isfinite(values)
+        features = sinusoidal_embedding(torch.where(known, values, 0) * self.scale, self.channels)
+        return torch.where(known[:, None], self.linear(features), self.unknown)
+
+
+class Attention(nn.Module):
+    """Self-attention over all space-time positions of the latent."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        zero_init(self.out)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """(B*T, C, H, W), T = frames -> same."""
+        bt, c, h, w = x.shape
+        tokens = self.norm(x).reshape(bt // frames, frames, c, h * w).transpose(2, 3).reshape(bt // frames, -1, c)
+        qkv = self.qkv(tokens).reshape(*tokens.shape[:2], 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape))
+        return x + y.reshape(bt, h * w, c).transpose(1, 2).reshape(bt, c, h, w)
+
+
+class Denoiser(nn.Module):
+    """U-Net over (B, C_z, T_z, H_z, W_z); the temporal length is kept throughout."""
+
+    def __init__(self, config: DenoiserConfig, latent_shape: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.config = config
+        c_z, frames, side, _ = latent_shape
+        widths = [config.width * m for m in config.multipliers]
+        embedding = 4 * config.width
+        part = config.width
+        self.still = StillPyramid(config.still_widths)
+        self.position = nn.Parameter(torch.zeros(frames, config.width, 1, 1))
+        self.time = nn.Sequential(nn.Linear(part, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.motion = ScalarEmbedding(part, scale=100.0)
+        self.interval = ScalarEmbedding(part, scale=1000.0)
+        self.label = nn.Embedding(config.n_labels + 1, part)
+        self.conditions = nn.Linear(3 * part, embedding)
+        self.side = side
+        self.enter = nn.Conv2d(c_z, widths[0], 3, padding=1)
+        self.enter_still = nn.Conv2d(config.still_widths[-1], widths[0], 1)
+        self.enter_block = FactorisedBlock(widths[0], widths[0], embedding)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for level, width in enumerate(widths):
+            c_in = widths[max(0, level - 1)]
+            self.down.append(
+                nn.ModuleList(
+                    FactorisedBlock(c_in if k == 0 else width, width, embedding) for k in range(config.blocks)
+                )
+            )
+            self.up.append(
+                nn.ModuleList(
+                    FactorisedBlock(2 * width if k == 0 else width, width, embedding) for k in range(config.blocks)
+                )
+            )
+        self.lift = nn.ModuleList(
+            nn.Conv2d(high, low, 1) for low, high in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.middle1 = FactorisedBlock(widths[-1], widths[-1], embedding)
+        self.attention = Attention(widths[-1], config.heads)
+        self.middle2 = FactorisedBlock(widths[-1], widths[-1], embedding)
+        self.leave = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], c_z, 1))
+        zero_init(self.leave[2])  # type: ignore[arg-type]
+
+    def embed_still(self, still: Tensor) -> Tensor:
+        """Features of the still, computed once for all sampling steps: (B, 1, H, W) -> (B, C, H_z, W_z)."""
+        features = self.still(still)[-1]
+        if features.shape[-1] != self.side:
+            features = F.adaptive_avg_pool2d(features, self.side)
+        return features
+
+    def forward(
+        self, z: Tensor, t: Tensor, conditions: Conditions, still_features: Tensor | None = None
+    ) -> Tensor:
+        """Predict the target of the noised latent.
+
+        Args:
+            z: (B, C_z, T_z, H_z, W_z), noised standardised latent.
+            t: (B,), diffusion time in 0..1.
+            conditions: See `Conditions`.
+            still_features: Result of `embed_still`, if it is already there.
+
+        Returns:
+            Same shape as `z`.
+        """
+        b = z.shape[0]
+        still = self.embed_still(conditions.still) if still_features is None else still_features
+        label = z.new_full((b,), UNKNOWN_LABEL, dtype=torch.long) if conditions.label is None else conditions.label
+        parts = [
+            self.label(label + 1),
+            self.motion(conditions.motion, b),
+            self.interval(conditions.interval, b),
+        ]
+        e = self.time(sinusoidal_embedding(1000 * t, self.config.width, max_period=10000.0))
+        e = F.silu(e + self.conditions(torch.cat(parts, dim=1)))
+        frames = z.shape[2]
+        x = add_still(self.enter(fold_time(z)), self.enter_still(still), frames)
+        x = x + self.position[:frames].repeat(b, 1, 1, 1)
+        x = self.enter_block(x, frames, e)
+        skips = []
+        for level, stage in enumerate(self.down):
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, frames, e)
+            skips.append(x)
+            if level + 1 < len(self.down):
+                x = F.avg_pool2d(x, 2)
+        x = self.middle1(x, frames, e)
+        x = self.middle2(self.attention(x, frames), frames, e)
+        for level in reversed(range(len(self.up))):
+            if level + 1 < len(self.up):
+                x = F.interpolate(self.lift[level](x), scale_factor=2, mode="nearest")
+            x = torch.cat([x, skips[level]], dim=1)
+            for block in self.up[level]:  # type: ignore[union-attr]
+                x = block(x, frames, e)
+        x = unfold_time(x, b)
+        out: Tensor = self.leave(x)
+        return out

@@ -1,0 +1,187 @@
+"""Rendering: still + motion + speckle noise -> frames, at the still's own size.
+
+The mean frames (see `motion`) repeat the still's speckle for ever; real speckle changes. The decoder predicts by
+how much, as the standard deviation s of the residual at the model's size. It is drawn in one of two ways:
+
+    additive      frame = m + s * coarse noise
+    stationary    frame = m + (rho - 1) h + sqrt(1 - rho^2) sd(h) * fine noise + e * coarse noise
+                  rho = 1 - s^2 / (2 v)   clipped to 0..1,      e^2 = max(0, s^2 - 2 v)
+
+h is the warped fine texture of the full-size still, sd(h) its local standard deviation, and v the local variance
+that this texture keeps when it is shrunk to the model's size. Exchanging a share of the texture for fresh one
+of the same contrast then changes the shrunk picture by s on average, E(change^2) = 2 (1 - rho) v = s^2, while
+the contrast of the speckle stays what it was; only what exceeds a full exchange is added on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+
+from us_i2v.models.motion import Motion, interpolation_matrix, warp
+from us_i2v.models.speckle import Grain, SpeckleProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+TextureMode = Literal["additive", "stationary"]
+
+_FINE_CELLS = 10
+"""Texture finer than this many pixels (at the longer side's 500) is speckle."""
+_LOCAL_CELLS = 24
+"""Local statistics are means over squares of about 1/24 of the picture."""
+
+
+@dataclass(frozen=True)
+class StillTexture:
+    """The speckle of a still.
+
+    Attributes:
+        fine: (B, 1, H, W), texture of the still at output size, zero mean.
+        sd: (B, 1, h, w), local standard deviation of `fine`, on the motion's grid.
+        small_variance: (B, 1, h, w), local variance of `fine` when shrunk to the model's size.
+        fine_grain: Grain at output size.
+        coarse_grain: Grain at the model's size.
+    """
+
+    fine: Tensor
+    sd: Tensor
+    small_variance: Tensor
+    fine_grain: Grain
+    coarse_grain: Grain
+
+    @classmethod
+    def measure(
+        cls, gray: Tensor, small: Tensor, grid: tuple[int, int], weight: Tensor | None = None
+    ) -> StillTexture:
+        """Measure the texture of a still.
+
+        Args:
+            gray: (B, 1, H, W) in 0..1, at output size, held pixels filled.
+            small: (B, 1, S, S), the same at the model's size.
+            grid: (h, w) of the motion.
+            weight: (B, 1, H, W), 0 at pixels that are no tissue; they count in no statistic.
+        """
+        h, w = gray.shape[-2:]
+        cell = max(4.0, _FINE_CELLS * max(h, w) / 500)
+        coarse = (max(2, round(h / cell)), max(2, round(w / cell)))
+        low = F.interpolate(F.interpolate(gray, coarse, mode="area"), (h, w), mode="bicubic", align_corners=False)
+        fine = gray - low
+        if weight is not None:
+            fine = fine * weight
+        shrunk = F.interpolate(fine, small.shape[-2:], mode="bilinear", antialias=True)
+        first = weight[0, 0] if weight is not None else None
+        hold = None if first is None else (first < 0.5).cpu().numpy()
+        small_hold = None
+        if first is not None:
+            small_weight = F.interpolate(first[None, None].float(), small.shape[-2:], mode="area")[0, 0]
+            small_hold = (small_weight < 0.5).cpu().numpy()
+        return cls(
+            fine=fine,
+            sd=_local_mean(fine.square(), grid).sqrt(),
+            small_variance=_local_mean(shrunk.square(), grid),
+            fine_grain=Grain.measure(gray[0, 0].cpu().numpy(), hold),
+            coarse_grain=Grain.measure(small[0, 0].cpu().numpy(), small_hold),
+        )
+
+
+def _local_mean(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean over squares of about 1/24 of the picture, interpolated to the grid: (B, 1, H, W) -> (B, 1, h, w)."""
+    cells = (min(_LOCAL_CELLS, x.shape[-2]), min(_LOCAL_CELLS, x.shape[-1]))
+    return F.interpolate(F.interpolate(x, cells, mode="area"), grid, mode="bilinear", align_corners=False)
+
+
+class SpeckleNoise:
+    """The two noise processes of a clip, taken frame by frame.
+
+    Args:
+        seeds: One a sample.
+        texture: Grain at both sizes, and the sizes themselves.
+        model_size: Side of the model's square.
+        correlation: AR(1) correlation from frame to frame.
+    """
+
+    def __init__(self, seeds: Sequence[int], texture: StillTexture, model_size: int, correlation: float) -> None:
+        size = (int(texture.fine.shape[-2]), int(texture.fine.shape[-1]))
+        small = (model_size, model_size)
+        self.size = size
+        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine")
+        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse")
+        self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
+        self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
+
+    def take(self, n_frames: int, mode: TextureMode) -> tuple[Tensor | None, Tensor]:
+        """Next frames of (fine, coarse) noise, each (B, 1, n, H, W); fine is None in mode "additive"."""
+        coarse = self._rows @ self.coarse.take(n_frames) @ self._columns.T
+        return (self.fine.take(n_frames) if mode == "stationary" else None), coarse
+
+
+def render(
+    still: Tensor,
+    motion: Motion,
+    noise: SpeckleNoise | None = None,
+    texture: StillTexture | None = None,
+    *,
+    mode: TextureMode = "stationary",
+    anchor: bool = True,
+) -> Tensor:
+    """Turn a motion into frames at the still's size.
+
+    Args:
+        still: (B, C, H, W) in 0..1, the anchor.
+        motion: On its own grid, which covers the whole still.
+        noise: Where the speckle change is drawn from; None gives the mean frames.
+        texture: The still's texture; needed with `noise`.
+        mode: How the noise enters, see the module's head.
+        anchor: The first frame is the anchor itself; False for a later part of a clip.
+
+    Returns:
+        (B, C, T, H, W) in 0..1; with `anchor`, frame 0 is the still.
+    """
+    size = (int(still.shape[-2]), int(still.shape[-1]))
+    box = (0.0, 0.0, float(motion.grid[0]), float(motion.grid[1]))
+    if noise is None or texture is None:
+        full = motion.resample(box, size)
+        frames = (1 + full.gain) * warp(still, full.flow) + full.gate * full.mean
+    else:
+        fine, coarse = noise.take(motion.n_frames, mode)
+        frames = _with_speckle(still, motion, box, size, texture, fine, coarse)
+    if anchor:
+        frames = torch.cat([still[:, :, None], frames[:, :, 1:]], dim=2)
+    return frames.clamp(0, 1)
+
+
+def _with_speckle(
+    still: Tensor,
+    motion: Motion,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    texture: StillTexture,
+    fine: Tensor | None,
+    coarse: Tensor,
+) -> Tensor:
+    change = (motion.gate * motion.scale).square()
+    if fine is None:
+        full = motion.map(scale=change.sqrt(), mean=motion.gate * motion.mean).resample(box, size)
+        return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * coarse.to(still)
+    variance = texture.small_variance[:, :, None].to(change)
+    rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
+    excess = (change - 2 * variance).clamp_min(0).sqrt()
+    amplitude = (1 - rho.square()).sqrt() * texture.sd[:, :, None].to(change)
+    # The fields of a Motion are resampled together; here they carry what the noise needs.
+    first = motion.map(mean=motion.gate * motion.mean, gate=rho, scale=amplitude).resample(box, size)
+    rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)
+    columns = interpolation_matrix(motion.grid[1], size[1], 0, motion.grid[1], "linear").to(change)
+    channels = still.shape[1]
+    moved = warp(torch.cat([still, texture.fine.to(still)], dim=1), first.flow)
+    picture, high = moved[:, :channels], moved[:, channels:]
+    frames = picture.add_((first.gate - 1) * high).mul_(1 + first.gain).add_(first.mean)
+    frames = frames + first.scale * fine.to(still)
+    if bool((excess > 0).any()):
+        frames = frames + (rows @ excess @ columns.T) * coarse.to(still)
+    return frames

@@ -1,0 +1,131 @@
+"""The speckle process: unit-variance noise with the still's own grain, correlated in time.
+
+    w_1 = e_1,   w_t = rho w_{t-1} + sqrt(1 - rho^2) e_t,   noise_t = k_y * k_x * w_t,   noise_0 = 0
+
+The grain (k_y, k_x) comes from the autocorrelation of the still's own texture at output size, so that speckle
+is as fine as the picture's at any resolution; how strong it is comes from the decoder's predicted scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from us_i2v.seeding import per_sample_noise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from us_i2v.types import FloatArray, Mask
+
+_LAGS = 8
+_HIGH_PASS_SIGMA = 4.0
+
+
+@dataclass(frozen=True)
+class Grain:
+    """Separable kernels of the texture, unit energy each.
+
+    Attributes:
+        rows: (2 * 8 + 1,), along y.
+        columns: (2 * 8 + 1,), along x.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def measure(cls, gray: FloatArray, hold: Mask | None = None) -> Grain:
+        """Measure the grain of a still.
+
+        Args:
+            gray: (H, W), 0..1.
+            hold: (H, W), pixels that are no tissue, or None.
+        """
+        picture = gray.astype(np.float64)
+        texture = picture - ndimage.gaussian_filter(picture, _HIGH_PASS_SIGMA)
+        local = np.sqrt(ndimage.gaussian_filter(texture**2, 2 * _HIGH_PASS_SIGMA)) + 1e-3
+        texture = texture / local
+        weight = np.ones_like(picture) if hold is None else (~hold).astype(np.float64)
+        weight *= local > 4e-3
+        if weight.sum() < 64:
+            weight[:] = 1.0
+        return cls(_kernel(texture, weight, axis=0), _kernel(texture, weight, axis=1))
+
+
+def _kernel(texture: FloatArray, weight: FloatArray, axis: int) -> Tensor:
+    """Symmetric kernel whose autocorrelation is the texture's along one axis."""
+    t, w = np.moveaxis(texture, axis, 0), np.moveaxis(weight, axis, 0)
+    lags = min(_LAGS, t.shape[0] - 1)
+    values = np.zeros(_LAGS + 1)
+    for lag in range(lags + 1):
+        a, b = slice(0, t.shape[0] - lag), slice(lag, None)
+        both = w[a] * w[b]
+        values[lag] = (t[a] * t[b] * both).sum() / max(both.sum(), 1.0)
+    if values[0] <= 0:
+        values[0] = 1.0
+    taper = 0.5 * (1 + np.cos(np.pi * np.arange(_LAGS + 1) / (_LAGS + 1)))
+    correlation = values / values[0] * taper
+    length = 4 * _LAGS
+    circular = np.zeros(length)
+    circular[: _LAGS + 1] = correlation
+    circular[-_LAGS:] = correlation[1:][::-1]
+    amplitude = np.sqrt(np.clip(np.fft.rfft(circular).real, 0, None))
+    kernel = np.roll(np.fft.irfft(amplitude, length), _LAGS)[: 2 * _LAGS + 1]
+    return torch.from_numpy(kernel / np.sqrt(np.square(kernel).sum())).float()
+
+
+class SpeckleProcess:
+    """Draws the noise of consecutive frames; frame 0 is zero.
+
+    Args:
+        seeds: One a sample; a sample's noise does not depend on its neighbours.
+        size: (H, W) of the frames.
+        grain: See `Grain`.
+        correlation: rho, from frame to frame, 0 <= rho < 1.
+        stream: Name of the random stream; processes of other names are independent.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], size: tuple[int, int], grain: Grain, correlation: float, stream: str
+    ) -> None:
+        self.seeds, self.size, self.grain, self.correlation = list(seeds), size, grain, correlation
+        self.stream = stream
+        self._next = 0
+        self._state: Tensor | None = None
+
+    def take(self, n_frames: int) -> Tensor:
+        """Return the next frames of noise: (B, 1, n_frames, H, W), float32."""
+        out = torch.zeros((len(self.seeds), 1, n_frames, *self.size))
+        for k in range(n_frames):
+            if self._next > 0:
+                fresh = per_sample_noise(self.seeds, self.size, "speckle", self.stream, self._next)
+                # Filtering each draw instead of the state keeps the working set in the cache.
+                fresh = _filter(_filter(fresh, self.grain.rows, dim=-2), self.grain.columns, dim=-1)
+                if self._state is None:
+                    self._state = fresh
+                else:
+                    rho = self.correlation
+                    self._state = self._state.mul_(rho).add_(fresh, alpha=(1 - rho**2) ** 0.5)
+                out[:, 0, k] = self._state
+            self._next += 1
+        return out
+
+
+def _filter(x: Tensor, kernel: Tensor, dim: int) -> Tensor:
+    """Correlate with a symmetric kernel along one axis, wrapping around at the edges."""
+    half = len(kernel) // 2
+    size = x.shape[dim]
+    padded = torch.cat([x.narrow(dim, size - half, half), x, x.narrow(dim, 0, half)], dim=dim)
+    out = x * float(kernel[half])
+    for k in range(1, half + 1):
+        if abs(float(kernel[half + k])) > 1e-3:
+            pair = padded.narrow(dim, half - k, size) + padded.narrow(dim, half + k, size)
+            out.add_(pair, alpha=float(kernel[half + k]))
+    return out

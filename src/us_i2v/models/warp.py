@@ -1,0 +1,96 @@
+"""Warp decoder: latent map + still -> flow from frame 0, gain, and a gated residual with its own scale.
+
+Flow is predicted at 1/4 of the model's size and interpolated (tissue moves smoothly); gain, gate and
+residual at 1/2. Heads of flow, gain and residual start at zero, so that an untrained decoder repeats the
+still. The residual is a low-resolution mean plus a local standard deviation: what the latent cannot know is
+drawn at generation, not averaged away.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from us_i2v.models.blocks import (
+    FactorisedBlock,
+    StillPyramid,
+    add_still,
+    enlarge,
+    fold_time,
+    group_norm,
+    repeat_frames,
+    unfold_time,
+    zero_init,
+)
+from us_i2v.models.motion import Motion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from us_i2v.models.autoencoder import AutoencoderConfig
+
+_INITIAL_SCALE = 0.03
+
+
+class WarpDecoder(nn.Module):
+    """Decode a latent into a `Motion` on a grid of half the model's size."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        c0, c1, c2 = config.decoder_widths
+        p_fine, p_mid, p_coarse = config.still_widths
+        self.config = config
+        self.pyramid = StillPyramid((p_fine, p_mid, p_coarse))
+        self.enter = nn.Conv2d(config.latent_channels, c0, 1)
+        self.from_coarse = nn.Conv2d(p_coarse, c0, 1)
+        self.coarse1 = FactorisedBlock(c0, c0)
+        self.coarse2 = FactorisedBlock(c0, c0)
+        self.narrow1 = nn.Conv2d(c0, c1, 1)
+        self.from_middle = nn.Conv2d(p_mid, c1, 1)
+        self.middle1 = FactorisedBlock(c1, c1)
+        self.middle2 = FactorisedBlock(c1, c1)
+        self.flow_head = nn.Conv2d(c1, 2, 3, padding=1)
+        zero_init(self.flow_head)
+        self.narrow2 = nn.Conv2d(c1, c2, 1)
+        self.from_fine = nn.Conv2d(p_fine + 1, c2, 3, padding=1)
+        self.fine_norm = group_norm(c2)
+        self.fine = nn.Conv2d(c2, c2, 3, padding=1)
+        self.look_head = nn.Conv2d(c2, 4, 3, padding=1)
+        zero_init(self.look_head)
+        # Softplus of the last bias is the initial scale (times 0.1, see forward).
+        initial = math.log(math.expm1(10 * _INITIAL_SCALE))
+        with torch.no_grad():
+            self.look_head.bias = nn.Parameter(torch.tensor([0.0, 1.0, 0.0, initial]))
+
+    def forward(self, z: Tensor, still: Tensor) -> Motion:
+        """z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on an H/2 x W/2 grid."""
+        batch, total = z.shape[0], self.config.n_frames
+        fine, middle, coarse = self.pyramid(still)
+        if self.config.latent_mode == "vector":
+            z = z.expand(-1, -1, 2, *coarse.shape[-2:])
+        frames = z.shape[2]
+        x = self.enter(fold_time(z))
+        if x.shape[-1] != coarse.shape[-1]:
+            x = F.interpolate(x, size=coarse.shape[-2:], mode="bilinear", align_corners=False)
+        x = self.coarse1(add_still(x, self.from_coarse(coarse), frames), frames)
+        x, frames = repeat_frames(x, 2), 2 * frames
+        x = self.narrow1(self.coarse2(x, frames))
+        x = self.middle1(add_still(enlarge(x), self.from_middle(middle), frames), frames)
+        x = self.middle2(repeat_frames(x, total // frames), total)
+        flow = 2 * enlarge(self.flow_head(F.silu(x)).float())
+        half = F.interpolate(still, size=flow.shape[-2:], mode="area") * 2 - 1
+        y = add_still(enlarge(self.narrow2(x)), self.from_fine(torch.cat([fine, half], dim=1)), total)
+        y = F.silu(self.fine(F.silu(self.fine_norm(y))))
+        look = unfold_time(self.look_head(y).float(), batch)
+        gain, gate, mean, scale = look.chunk(4, dim=1)
+        return Motion(
+            flow=unfold_time(flow, batch),
+            gain=gain,
+            gate=torch.sigmoid(gate),
+            mean=mean,
+            scale=0.1 * F.softplus(scale),
+        ).anchored()

@@ -1,0 +1,263 @@
+"""Training of stage 1: the video auto-encoder.
+
+    L = w_l1 |x - m| + w_nll (|x - m| / b + ln 2b)  [m detached]  + w_kl KL(q(z|x) || N(0, I))
+        + w_flow |flow - known flow|  + w_smooth |grad flow|  + w_perceptual LPIPS(x, m)
+
+m are the mean frames and b = gate * scale / sqrt(2) the residual's local Laplace scale. The scale's likelihood
+does not reach the mean: otherwise places of large residual would stop being explained by motion.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from us_i2v import __version__
+from us_i2v.config import Config
+from us_i2v.data.training_clips import ClipsConfig, ClipSampler, StoredClip, Window, batch_seed
+from us_i2v.devices import choose_device
+from us_i2v.errors import ConfigError
+from us_i2v.metrics.lpips import LPIPS
+from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
+from us_i2v.models.motion import Motion, deterministic_frames
+from us_i2v.seeding import derive_seed
+from us_i2v.training.loop import OptimiserConfig, fingerprint, train
+from us_i2v.training.runs import gather_clips, stack_windows, start_run
+from us_i2v.training.strips import write_strip
+from us_i2v.weights import Header, SpeckleConfig, save_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from us_i2v.training.report import Reporter
+
+
+class AutoencoderLoss(Config):
+    """Weights of the terms, see the module's head."""
+
+    l1: float = Field(10.0, ge=0, description="Mean absolute error of the mean frames.")
+    nll: float = Field(0.1, ge=0, description="Likelihood of the residual's scale.")
+    kl: float = Field(1e-4, ge=0, description="KL to N(0, I), nats a latent number.")
+    flow: float = Field(0.05, ge=0, description="Error of the flow where it is known, model pixels.")
+    smooth: float = Field(0.01, ge=0, description="Absolute gradient of the flow, cells a cell.")
+    perceptual: float = Field(0.0, ge=0, description="LPIPS; needs `lpips`, a weights file.")
+    lpips_backbone: Literal["alex", "squeeze"] = Field("squeeze", description="Network of LPIPS.")
+    lpips: str = Field("", description="Path of LPIPS weights (safetensors), if perceptual > 0.")
+    lpips_frames: int = Field(2, ge=1, le=16, description="Random frames a clip that LPIPS looks at.")
+
+
+class AutoencoderTraining(Config):
+    """Everything that `us-i2v train-ae` can be told."""
+
+    model: AutoencoderConfig = AutoencoderConfig()
+    clips: ClipsConfig = ClipsConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loss: AutoencoderLoss = AutoencoderLoss()
+    source_weights: dict[str, float] = Field({}, description="Relative share by data folder's name.")
+    notes: str = Field("", description="Kept in the weights: data, licences.")
+
+
+class _Step(nn.Module):
+    """Loss of one batch, as one module, so that DistributedDataParallel sees a single forward."""
+
+    def __init__(self, config: AutoencoderTraining) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = Autoencoder(config.model)
+        # In a tuple, so that the frozen network is no part of this module's state.
+        self.lpips: tuple[LPIPS] | None = None
+        if config.loss.perceptual > 0:
+            self.lpips = (LPIPS.load(config.loss.lpips_backbone, Path(config.loss.lpips)),)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """batch: video (B, 1, T, S, S), noise (B, *latent), flow (B, 2, T, s, s) NaN where unknown."""
+        weights = self.config.loss
+        video = batch["video"]
+        still = video[:, :, 0]
+        posterior = self.autoencoder.encode(video)
+        motion = self.autoencoder.decode(posterior.sample(batch["noise"]), still)
+        with torch.autocast(video.device.type, enabled=False):
+            size = video.shape[-2:]
+            full = motion.float().resample((0, 0, *motion.grid), (int(size[0]), int(size[1])))
+            mean = deterministic_frames(still, full)
+            error = (video - mean).abs()[:, :, 1:]
+            b = (full.gate * full.scale)[:, :, 1:] / 2**0.5 + 1e-3
+            terms = {
+                "l1": error.mean(),
+                "nll": (error.detach() / b + torch.log(2 * b)).mean(),
+                "kl": posterior.kl().mean(),
+                "flow": flow_error(motion, batch["flow"], int(size[0])),
+                "smooth": flow_gradient(motion),
+            }
+            if "pick" in batch:
+                terms["perceptual"] = self._perceptual(video, mean, batch["pick"])
+            loss = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
+        return loss, {name: value.detach() for name, value in terms.items()}
+
+    def _perceptual(self, video: Tensor, mean: Tensor, pick: Tensor) -> Tensor:
+        rows = torch.arange(video.shape[0])[:, None]
+        real = video.transpose(1, 2)[rows, pick].flatten(0, 1)
+        made = mean.transpose(1, 2)[rows, pick].flatten(0, 1)
+        if self.lpips is None:
+            raise ConfigError("The perceptual loss has no network.", "Set loss.lpips to a weights file.")
+        distance: Tensor = self.lpips[0](made, real)
+        return distance.mean()
+
+
+def flow_error(motion: Motion, known: Tensor, size: int) -> Tensor:
+    """Mean absolute error of the flow in model pixels, over clips whose flow is known (not NaN)."""
+    there = torch.isfinite(known).flatten(1).all(dim=1)
+    if not bool(there.any()):
+        return motion.flow.sum() * 0
+    factor = size / motion.grid[1]
+    flow = motion.flow[there] * factor
+    coarse = F.avg_pool3d(flow, (1, motion.grid[0] // known.shape[-2], motion.grid[1] // known.shape[-1]))
+    return (coarse - known[there]).abs().mean()
+
+
+def flow_gradient(motion: Motion) -> Tensor:
+    """Mean absolute spatial difference of the flow between neighbouring cells, in cells."""
+    flow = motion.flow
+    return (flow.diff(dim=-1).abs().mean() + flow.diff(dim=-2).abs().mean()) / 2
+
+
+class AutoencoderTask:
+    """Stage 1 as a `training.loop.Task`."""
+
+    def __init__(
+        self, config: AutoencoderTraining, train_clips: Sequence[StoredClip], held: Sequence[StoredClip], out: Path
+    ) -> None:
+        self.config, self.out = config, out
+        optimiser, length = config.optimiser, config.model.n_frames
+        torch.manual_seed(derive_seed(optimiser.seed, "initial weights"))
+        self.module = _Step(config)
+        self.sampler = ClipSampler(
+            train_clips, config.clips, length=length, seed=optimiser.seed, weights=config.source_weights
+        )
+        self.train_clips = list(train_clips)
+        measured = held or train_clips
+        self.held = ClipSampler(measured, config.clips, length=length, seed=optimiser.seed, augment=False)
+        self.speckle = SpeckleConfig()
+
+    def batch(self, step: int, rank: int, world: int) -> tuple[dict[str, Tensor], list[str]]:
+        """See `Task.batch`."""
+        total = self.config.optimiser.batch_size
+        mine = range(rank, total, world)
+        windows = [self.sampler.draw(step, position) for position in mine]
+        generator = torch.Generator().manual_seed(batch_seed(self.config.optimiser.seed, step))
+        noise = torch.randn((total, *self.config.model.latent_shape), generator=generator)
+        batch = stack_windows(windows, self.config.model.size)
+        batch["noise"] = noise[list(mine)]
+        if self.config.loss.perceptual > 0:
+            frames = self.config.loss.lpips_frames
+            pick = torch.randint(1, self.config.model.n_frames, (total, frames), generator=generator)
+            batch["pick"] = pick[list(mine)]
+        return batch, [window.name for window in windows]
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module, step: int) -> dict[str, float]:
+        """Reconstruct held-out windows: L1 in gray levels beside repeat-frame-0's, residual statistics."""
+        autoencoder: Autoencoder = module.autoencoder  # type: ignore[assignment]
+        device = next(module.parameters()).device
+        rows = self.held.grid(per_clip=2)
+        rows = rows[:: max(1, len(rows) // 48)]
+        sums: dict[str, list[float]] = {}
+        correlations = []
+        for first in range(0, len(rows), 4):
+            windows = [self.held.load(*row) for row in rows[first : first + 4]]
+            video = stack_windows(windows, self.config.model.size)["video"].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.precision == "bf16"):
+                posterior = autoencoder.encode(video)
+                motion = autoencoder.decode(posterior.mean, video[:, :, 0])
+            full = motion.float().resample((0, 0, *motion.grid), (video.shape[-2], video.shape[-1]))
+            mean = deterministic_frames(video[:, :, 0], full)
+            residual, sd = (video - mean)[:, :, 1:], (full.gate * full.scale)[:, :, 1:]
+            repeat = (video - video[:, :, :1])[:, :, 1:]
+            standard = residual / (sd + 1e-3)
+            a, b = standard[:, :, :-1], standard[:, :, 1:]
+            correlations.append(float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()))
+            for key, value in (
+                ("l1", 255 * residual.abs().mean()),
+                ("l1_repeat", 255 * repeat.abs().mean()),
+                ("kl", posterior.kl().mean()),
+                ("standardised_residual", standard.square().mean().sqrt()),
+                ("flow_px", full.flow.square().sum(dim=1).sqrt().mean()),
+            ):
+                sums.setdefault(key, []).append(float(value))
+            if first == 0:
+                path = self.out / "samples" / f"step_{step:06d}.png"
+                write_strip(path, [video[0, 0], mean[0, 0], sd[0, 0] * 4])
+        measured = {key: float(np.mean(values)) for key, values in sums.items()}
+        correlation = float(np.clip(np.mean(correlations), 0, 0.99))
+        self.speckle = SpeckleConfig(
+            correlation=correlation, factor=float(np.clip(measured["standardised_residual"], 0.1, 3))
+        )
+        return {**measured, "l1_ratio": measured["l1"] / max(measured["l1_repeat"], 1e-6), "correlation": correlation}
+
+    def export(self, module: nn.Module) -> None:
+        """Write weights.safetensors."""
+        autoencoder: Autoencoder = module.autoencoder  # type: ignore[assignment]
+        header = Header(
+            kind="autoencoder",
+            package_version=__version__,
+            autoencoder=self.config.model,
+            speckle=self.speckle,
+            frame_interval_s=self.sampler.typical_interval(),
+            interval_range_s=self.sampler.interval_range(),
+            labels=tuple(sorted({c.label for c in self.train_clips if c.label})),
+            training_groups=tuple(sorted({c.group for c in self.train_clips})),
+            clip_sha256=tuple(sorted({c.sha256 for c in self.train_clips})),
+            notes=self.config.notes,
+        )
+        tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
+        save_weights(self.out / "weights.safetensors", header, tensors)
+
+
+def train_autoencoder(
+    data: Sequence[Path],
+    out: Path,
+    config: AutoencoderTraining,
+    *,
+    resume: bool = False,
+    reporter: Reporter,
+    device: str = "auto",
+) -> None:
+    """Train stage 1 on the clips of some folders.
+
+    Args:
+        data: Data folders (any known layout).
+        out: Run folder: config.json, checkpoint, metrics.jsonl, samples/, weights.safetensors.
+        config: Settings.
+        resume: Go on with the run in `out`.
+        reporter: Receives progress.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        DataError: No clips, or a group on both sides of the split.
+        TrainingError: The loss is not finite.
+    """
+    where = choose_device(device)
+    start_run(out, config, resume=resume)
+    train_clips, held = gather_clips(data, out, config.model.size, config.clips, config.optimiser.seed, reporter)
+    task = AutoencoderTask(config, train_clips, held, out)
+    identity = json.dumps([c.sha256 for c in train_clips])
+    train(
+        task,
+        out,
+        config.optimiser,
+        fingerprint=fingerprint(config.dump(), identity),
+        resume=resume,
+        reporter=reporter,
+        device=where,
+        name="auto-encoder",
+    )
+
+
+__all__ = ["AutoencoderLoss", "AutoencoderTask", "AutoencoderTraining", "Window", "train_autoencoder"]

@@ -1,0 +1,218 @@
+"""The training loop, shared by all stages: one function that reads top-down.
+
+Whatever is random in step n is derived from (seed, n), so a resumed run replays it: on a CPU, 10 + 10 steps
+equal 20 bitwise. Under torchrun every rank takes its share of the joint batch and gradients are averaged by
+DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from us_i2v.config import Config
+from us_i2v.errors import ConfigError, OutputError, TrainingError
+from us_i2v.training.ema import EMA
+from us_i2v.training.state import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from us_i2v.training.report import Reporter
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class OptimiserConfig(Config):
+    """Steps, batch, learning rate and the like."""
+
+    steps: int = Field(5000, ge=1, description="Optimiser steps in all.")
+    batch_size: int = Field(4, ge=1, description="Clips a step, over all ranks together.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of Adam.")
+    warmup: int = Field(200, ge=0, description="Steps of linear warm-up.")
+    decay: Literal["cosine", "none"] = Field("cosine", description="Learning-rate decay to zero, or none.")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's betas.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW).")
+    clip_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the weight average.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast precision, on CPU and GPU.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    validate_every: int = Field(500, ge=1, description="Steps an epoch: validation, sample strip, checkpoint.")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step` (0-based)."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.decay == "none":
+            return self.learning_rate * warm
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+class Task(Protocol):
+    """What a stage brings to the loop."""
+
+    module: nn.Module
+    """Called as module(batch) -> (loss scalar, {name: float tensor}); its parameters are trained."""
+
+    def batch(self, step: int, rank: int, world: int) -> tuple[dict[str, Tensor], list[str]]:
+        """This rank's part of the batch of a step, and the names of its files."""
+
+    def validate(self, module: nn.Module, step: int) -> dict[str, float]:
+        """Measure the averaged weights on held-out clips; may write a sample strip."""
+
+    def export(self, module: nn.Module) -> None:
+        """Write the weights file from the averaged weights."""
+
+
+def train(
+    task: Task,
+    out: Path,
+    config: OptimiserConfig,
+    *,
+    fingerprint: str,
+    resume: bool,
+    reporter: Reporter,
+    device: torch.device,
+    name: str,
+) -> None:
+    """Run a task to its last step, checkpointing every epoch and on Ctrl-C.
+
+    Args:
+        task: The stage.
+        out: Run folder; holds the checkpoint, metrics.jsonl and the exported weights.
+        config: See `OptimiserConfig`.
+        fingerprint: Hash of settings and data; a checkpoint of another is refused.
+        resume: Go on from the folder's checkpoint; without it a folder with one is refused.
+        reporter: Receives progress.
+        device: Where to train.
+        name: Shown to the reporter.
+
+    Raises:
+        TrainingError: The loss is not finite; names the files of the batch, the last checkpoint stays.
+        ConfigError: The batch does not divide over the ranks.
+    """
+    rank, world = _ranks()
+    if config.batch_size % world:
+        raise ConfigError(f"Batch size {config.batch_size} does not divide over {world} ranks.", "Change batch_size.")
+    checkpoint = out / CHECKPOINT
+    if checkpoint.exists() and not resume:
+        raise OutputError(f"'{out}' already holds a run.", "Use --resume to go on, or another folder.")
+    task.module.to(device).train()
+    optimiser = torch.optim.AdamW(
+        task.module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    ema = EMA(task.module, config.ema)
+    done = load_checkpoint(checkpoint, fingerprint, task.module, ema, optimiser) if checkpoint.exists() else 0
+    parallel = _parallel(task.module, device) if world > 1 else task.module
+    if rank == 0:
+        reporter.start(name, config.steps, done)
+    try:
+        with _interruptible() as interrupted:
+            for step in range(done, config.steps):
+                for group in optimiser.param_groups:
+                    group["lr"] = config.rate(step)
+                loss, values = _step(task, parallel, optimiser, config, step, (rank, world), device)
+                ema.update(task.module, step + 1)
+                stop = interrupted.is_set()
+                last = step + 1 == config.steps
+                if rank == 0:
+                    reporter.step(step + 1, loss, values)
+                    if last or stop or (step + 1) % config.validate_every == 0:
+                        save_checkpoint(checkpoint, step + 1, fingerprint, task.module, ema, optimiser)
+                        if not stop or last:
+                            _epoch(task, ema, out, step + 1, loss, values, reporter)
+                if stop:
+                    raise KeyboardInterrupt
+    finally:
+        if rank == 0:
+            reporter.stop()
+
+
+def _step(
+    task: Task,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    config: OptimiserConfig,
+    step: int,
+    place: tuple[int, int],
+    device: torch.device,
+) -> tuple[float, dict[str, float]]:
+    batch, names = task.batch(step, *place)
+    batch = {key: value.to(device) for key, value in batch.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        loss, values = module(batch)
+    value = float(loss.detach())
+    _require_finite("Loss", value, step, names)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+    _require_finite("Gradient norm", float(norm), step, names)
+    optimiser.step()
+    out = {key: float(x) for key, x in values.items()}
+    return value, {**out, "gradient_norm": float(norm), "learning_rate": config.rate(step)}
+
+
+def _require_finite(what: str, value: float, step: int, names: list[str]) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} is {value} at step {step + 1}; files of the batch: {', '.join(names)}.",
+            "Look at these files, or lower the learning rate; the last checkpoint is kept.",
+        )
+
+
+def _epoch(
+    task: Task, ema: EMA, out: Path, step: int, loss: float, values: dict[str, float], reporter: Reporter
+) -> None:
+    measured = task.validate(ema.module, step)
+    row = {"step": step, "loss": loss, **values, **{f"val_{k}": v for k, v in measured.items()}}
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**row, "seconds": round(time.perf_counter(), 1)}) + "\n")
+    task.export(ema.module)
+    text = ", ".join(f"{k} {v:.4g}" for k, v in measured.items())
+    reporter.message(f"step {step}: {text}" if text else f"step {step}: saved")
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a flag that is looked at between steps (main thread only)."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(s, lambda *_: flag.set()) for s in signals]
+    try:
+        yield flag
+    finally:
+        for s, handler in zip(signals, previous, strict=True):
+            signal.signal(s, handler)
+
+
+def _ranks() -> tuple[int, int]:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    ids = [device.index or 0] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+
+
+def fingerprint(*parts: str) -> str:
+    """Hash of settings and data of a run."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -1,0 +1,71 @@
+"""Checkpoints: everything that a resumed run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+
+from us_i2v.errors import WeightsError
+from us_i2v.weights import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from us_i2v.training.ema import EMA
+
+CHECKPOINT_VERSION = 1
+_KEY = "us_i2v_checkpoint"
+
+
+def save_checkpoint(
+    path: Path, step: int, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer
+) -> None:
+    """Write weights, their average and the optimiser's state after `step` steps, atomically."""
+    tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.module.state_dict().items()}
+    for k, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{k}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    header = {"format_version": CHECKPOINT_VERSION, "step": step, "fingerprint": fingerprint}
+    out = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    write_tensors(path, out, {_KEY: json.dumps(header)})
+
+
+def load_checkpoint(
+    path: Path, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer
+) -> int:
+    """Restore a checkpoint in place; returns the step it was written after.
+
+    Raises:
+        WeightsError: Damaged, of another version, or written by a run with other settings.
+    """
+    metadata, tensors = read_tensors(path)
+    try:
+        header = json.loads(metadata[_KEY])
+        version, step, written = header["format_version"], int(header["step"]), header["fingerprint"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise WeightsError(f"'{path}' is not a training checkpoint.", "Start a new run folder.") from error
+    if version != CHECKPOINT_VERSION:
+        raise WeightsError(
+            f"'{path}' is a checkpoint of format {version}, {CHECKPOINT_VERSION} is read.", "Start a new run folder."
+        )
+    if written != fingerprint:
+        raise WeightsError(
+            f"'{path}' was written with other settings or data than this run's.",
+            "Resume with the settings in its config.json, or start a new run folder.",
+        )
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    module.load_state_dict(part("model."))
+    ema.module.load_state_dict(part("ema."))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in part("optimiser.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return step

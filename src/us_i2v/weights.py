@@ -1,0 +1,228 @@
+"""Weights files: safetensors with a versioned, checked header; never pickle.
+
+One file holds everything that a stage needs: the header (JSON under the key `us_i2v` of the safetensors
+metadata) and the tensors `autoencoder.*`, `denoiser.*`, `latent.mean`, `latent.sd`. safetensors itself does
+not look at values, so shapes, dtypes and finiteness are checked here before anything is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from us_i2v.config import Config
+from us_i2v.diffusion.prediction import Prediction
+from us_i2v.diffusion.schedule import Cosine, Schedule
+from us_i2v.errors import OutputError, WeightsError
+from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
+from us_i2v.models.denoiser import Denoiser, DenoiserConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+Module = TypeVar("Module", bound="nn.Module")
+
+FORMAT_VERSION = 1
+METADATA_KEY = "us_i2v"
+BUNDLED = "base.safetensors"
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class ProcessConfig(Config):
+    """The diffusion process that a denoiser was trained for."""
+
+    schedule: Schedule = Field(default_factory=Cosine, description="t -> (alpha, sigma).")
+    prediction: Prediction = Field("v", description="What the denoiser predicts.")
+
+
+class SpeckleConfig(Config):
+    """The process that draws the residual at generation, measured on training clips."""
+
+    correlation: float = Field(0.8, ge=0, lt=1, description="AR(1) correlation from frame to frame.")
+    factor: float = Field(1.0, ge=0, le=4, description="Calibration of the predicted scale.")
+
+
+class Header(Config):
+    """What a weights file says about itself."""
+
+    format_version: int = Field(FORMAT_VERSION, description="Version of this format.")
+    kind: Literal["autoencoder", "lddm"] = Field(description="Which stages the file holds.")
+    package_version: str = Field(description="Version of us-i2v that wrote it.")
+    autoencoder: AutoencoderConfig
+    denoiser: DenoiserConfig | None = None
+    process: ProcessConfig | None = None
+    speckle: SpeckleConfig = SpeckleConfig()
+    labels: tuple[str, ...] = Field((), description="Class names that can be given as a condition.")
+    frame_interval_s: float = Field(gt=0, description="Median time between frames in training, seconds.")
+    interval_range_s: tuple[float, float] = Field((0.04, 0.125), description="Range of it in training.")
+    motion_median_px: float = Field(1.0, gt=0, description="Median flow of training clips; unit of the strength.")
+    training_groups: tuple[str, ...] = Field((), description="Groups (patients) seen in training.")
+    clip_sha256: tuple[str, ...] = Field((), description="sha256 of the training files.")
+    notes: str = Field("", description="Free text: data and licences.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "lddm" and (self.denoiser is None or self.process is None):
+            raise ValueError("kind 'lddm' needs a denoiser and its process")
+        return self
+
+
+class Weights:
+    """An open weights file: header, content hash, and the networks built from it.
+
+    Attributes:
+        header: See `Header`.
+        sha256: Hex digest of the file.
+        tensors: All tensors, as stored.
+    """
+
+    def __init__(self, header: Header, sha256: str, tensors: Mapping[str, Tensor], source: str) -> None:
+        self.header, self.sha256, self.tensors, self.source = header, sha256, tensors, source
+
+    def autoencoder(self) -> Autoencoder:
+        """Build the auto-encoder in evaluation mode, float32."""
+        return self._fill(Autoencoder(self.header.autoencoder), "autoencoder.")
+
+    def denoiser(self) -> Denoiser:
+        """Build the denoiser in evaluation mode, float32; raises `WeightsError` if there is none."""
+        if self.header.denoiser is None:
+            raise WeightsError(
+                f"'{self.source}' holds an auto-encoder only; a denoiser is needed to generate.",
+                "Train one with `us-i2v train-ldm DATA --ae RUN -o RUN2`.",
+            )
+        return self._fill(Denoiser(self.header.denoiser, self.header.autoencoder.latent_shape), "denoiser.")
+
+    def latent_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latent, each (1, C_z, 1, 1, 1), float32."""
+        channels = self.header.autoencoder.latent_channels
+        found = [self.tensors.get(f"latent.{name}") for name in ("mean", "sd")]
+        if any(x is None or x.shape != (channels,) for x in found):
+            raise WeightsError(f"'{self.source}' lacks latent statistics for {channels} channels.", _REMEDY)
+        mean, sd = (x.float().reshape(1, -1, 1, 1, 1) for x in found if x is not None)
+        return mean, sd
+
+    def _fill(self, module: Module, prefix: str) -> Module:
+        own = module.state_dict()
+        given = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+        if missing or extra:
+            name = (missing or extra)[0]
+            state = "lacks" if missing else "has an unknown"
+            raise WeightsError(f"'{self.source}' {state} tensor '{prefix}{name}'.", _REMEDY)
+        for name, tensor in given.items():
+            if tensor.shape != own[name].shape:
+                raise WeightsError(
+                    f"'{self.source}': tensor '{prefix}{name}' is {tuple(tensor.shape)}, "
+                    f"its header asks for {tuple(own[name].shape)}.",
+                    _REMEDY,
+                )
+        module.load_state_dict({k: v.float() for k, v in given.items()})
+        return module.eval().requires_grad_(False)
+
+
+_REMEDY = "The file is damaged or not of this package: download or train it again."
+
+
+def save_weights(path: Path, header: Header, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:
+    """Write a weights file atomically.
+
+    Args:
+        path: Target, ends in .safetensors.
+        header: Its header.
+        tensors: Names as in the module's head.
+        half: Store float16 instead of float32.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    dtype = torch.float16 if half else torch.float32
+    out = {name: x.detach().to("cpu", dtype).contiguous() for name, x in tensors.items()}
+    write_tensors(path, out, {METADATA_KEY: header.model_dump_json()})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name and rename it; raises `OutputError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"Cannot write '{path}': {error}.", "Choose a folder that you can write to.") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read a safetensors file: metadata and tensors, all floating ones checked to be finite.
+
+    Raises:
+        WeightsError: Missing, a pickle, damaged, of a dtype that is not used here, or holding NaN or infinity.
+    """
+    if path.suffix in _PICKLES:
+        raise WeightsError(
+            f"'{path}' looks like a pickle ({path.suffix}), which can run code when opened; only .safetensors is read.",
+            "Convert it to safetensors first.",
+        )
+    if not path.is_file():
+        raise WeightsError(f"Weights '{path}' do not exist.", "Check the path, or leave --weights out.")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"'{path}' is not a readable safetensors file ({error}).", _REMEDY) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (*_DTYPES, torch.int64):
+            raise WeightsError(f"'{path}': tensor '{name}' has dtype {tensor.dtype}, floats are needed.", _REMEDY)
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"'{path}': tensor '{name}' holds NaN or infinity.", _REMEDY)
+    return metadata, tensors
+
+
+def load_weights(path: str | Path | None = None) -> Weights:
+    """Open a weights file; None takes the bundled weights.
+
+    Raises:
+        WeightsError: See `read_tensors`; also a missing or invalid header or another format version.
+    """
+    file = bundled_path() if path is None else Path(path)
+    if file.is_dir():
+        file = file / "weights.safetensors"
+    metadata, tensors = read_tensors(file)
+    header = parse_header(metadata, str(file))
+    return Weights(header, hashlib.sha256(file.read_bytes()).hexdigest(), tensors, str(file))
+
+
+def parse_header(metadata: Mapping[str, str], source: str) -> Header:
+    """Validate the header in a file's metadata; raises `WeightsError`."""
+    if METADATA_KEY not in metadata:
+        raise WeightsError(f"'{source}' has no us-i2v header.", "Use weights that us-i2v wrote.")
+    try:
+        values: Any = json.loads(metadata[METADATA_KEY])
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            raise WeightsError(
+                f"'{source}' has weights format {version!r}; this version of us-i2v reads format {FORMAT_VERSION}.",
+                "Install the version of us-i2v that wrote it, or train again.",
+            )
+        return Header.model_validate(values)
+    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+        text = str(error).splitlines()[0]
+        raise WeightsError(f"'{source}' has a damaged header ({text}).", _REMEDY) from error
+
+
+def bundled_path() -> Path:
+    """Path of the weights in the installed package."""
+    return Path(str(resources.files("us_i2v") / "bundled" / BUNDLED))

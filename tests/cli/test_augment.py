@@ -1,0 +1,92 @@
+"""`us-i2v augment` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from tests.cli.conftest import one_line_error
+from tests.fakes import FakeGenerator, tree, write_busi
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_busi(tmp_path / "busi", {"benign": 2, "normal": 1})
+
+
+def test_makes_the_data_set(us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+    result = us_i2v("augment", data, out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{out}: 3 clips made, 0 already there\n"
+    assert sorted(tree(out)) == [
+        "benign/benign (1)_0.mp4",
+        "benign/benign (1)_0_mask.mkv",
+        "benign/benign (2)_0.mp4",
+        "benign/benign (2)_0_mask.mkv",
+        "manifest.csv",
+        "normal/normal (1)_0.mp4",
+        "settings.json",
+    ]
+    assert us_i2v("augment", data, out).stdout == f"{out}: 0 clips made, 3 already there\n"
+
+
+def test_options_are_pinned(us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+    line = (
+        "--clips-per-image 2 --balance --seed 5 --ext npz --frames 3 --motion 0.5 --fps 10 --size 32 --exact"
+    )
+    assert us_i2v("augment", data, out, *line.split()).exit_code == 0
+    settings = json.loads((out / "settings.json").read_text())
+    expected = {"clips_per_image": 2, "balance": True, "seed": 5, "ending": "npz", "size": 32, "exact": True}
+    assert {key: settings[key] for key in expected} == expected
+    assert settings["options"]["motion"] == 0.5
+    assert ",3,10.0," in (out / "manifest.csv").read_text().splitlines()[1]
+    assert len(list(out.glob("normal/*.npz"))) == 4
+    message = one_line_error(us_i2v("augment", data, out, *line.split(), "--speckle", 0))
+    assert "options.speckle" in message
+
+
+def test_shards(us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path) -> None:
+    us_i2v("augment", data, tmp_path / "whole")
+    for shard in ("2/2", "1/2"):
+        assert us_i2v("augment", data, tmp_path / "parts", "--shard", shard).exit_code == 0
+    parts = tree(tmp_path / "parts")
+    extra = {name for name in parts if "-of-2" in name}
+    assert extra == {"manifest-1-of-2.csv", "manifest-2-of-2.csv"}
+    assert {name: data for name, data in parts.items() if name not in extra} == tree(tmp_path / "whole")
+
+
+def test_unreadable_stills_are_listed_and_exit_with_1(
+    us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path
+) -> None:
+    (data / "benign" / "benign (1).png").write_bytes(b"")
+    out = tmp_path / "clips"
+    result = us_i2v("augment", data, out)
+    assert result.exit_code == 1
+    assert "2 clips made" in result.stdout
+    assert result.stderr.splitlines()[0] == "1 stills could not be read and were skipped:"
+    assert result.stderr.splitlines()[1].startswith("  benign/benign (1).png: ")
+    assert (out / "unreadable.txt").read_text().count("\n") == 1
+    assert len((out / "manifest.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "word"), [(["--shard", "3/2"], "i/n"), (["--ext", "wmv"], "wmv"), (["--frames", "1"], "frames")]
+)
+def test_refused_before_anything_is_written(
+    us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path, line: list[str], word: str
+) -> None:
+    assert word in one_line_error(us_i2v("augment", data, tmp_path / "clips", *line))
+    assert not (tmp_path / "clips").exists()
+
+
+def test_output_in_the_data_folder_is_refused(us_i2v: Run, generator: FakeGenerator, data: Path) -> None:
+    assert "contain each other" in one_line_error(us_i2v("augment", data, data / "clips"))
+    assert not (data / "clips").exists()
