@@ -75,7 +75,13 @@ def prepare_videos(data: Path, work: Path, name: str) -> None:
         else:
             held = group in HELD_POCUS
         rows.append(
-            {"file": f"clips/{source.name}", "label": "", "group": group, "split": "val" if held else "train", "fps": ""}
+            {
+                "file": f"clips/{source.name}",
+                "label": "",
+                "group": group,
+                "split": "val" if held else "train",
+                "fps": "",
+            }
         )
     write_manifest(folder, rows)
     print(f"{name}: {len(rows)} clips, {sum(r['split'] == 'val' for r in rows)} held out")

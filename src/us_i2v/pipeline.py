@@ -108,7 +108,7 @@ class LDDM:
     def motions(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Motion:
         """See `Generator.motions`; raises `ConfigError` for an unknown label or frame rate."""
         latent = self.latents(stills, seeds, options)
-        return self.autoencoder.decode(latent, stills.to(self.device)).float().anchored()
+        return self.autoencoder.decode(latent, stills.to(self.device)).in_float32().anchored()
 
     @torch.no_grad()
     def latents(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Tensor:
@@ -132,7 +132,14 @@ class LDDM:
         sampler, steps = choose_sampler(options)
         seeds = [derive_seed(seed, "sampler") for seed in seeds]
         z = sample(
-            guided, process.schedule, process.prediction, sampler, noise, steps, step_noise=seeds, spacing="log_snr"
+            guided,
+            process.schedule,
+            process.prediction,
+            sampler,
+            noise,
+            steps,
+            step_noise=seeds,
+            spacing="log_snr",
         )
         return z * self.sd + self.mean
 
@@ -143,7 +150,8 @@ class LDDM:
             if options.label not in self.header.labels:
                 known = ", ".join(self.header.labels) or "none"
                 raise ConfigError(
-                    f"Label '{options.label}' is not known to these weights (known: {known}).", "Leave --label out."
+                    f"Label '{options.label}' is not known to these weights (known: {known}).",
+                    "Leave --label out.",
                 )
             label = torch.full((b,), self.header.labels.index(options.label), device=self.device)
         interval = frame_interval(self.header.frame_interval_s, self.header.interval_range_s, options.fps)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from us_i2v.config import Config
+from us_i2v.data.atomic import publish, temporary_beside
 from us_i2v.diffusion.prediction import Prediction
 from us_i2v.diffusion.schedule import Cosine, Schedule
 from us_i2v.errors import OutputError, WeightsError
@@ -154,14 +154,12 @@ def save_weights(path: Path, header: Header, tensors: Mapping[str, Tensor], *, h
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file under a temporary name and rename it; raises `OutputError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"Cannot write '{path}': {error}.", "Choose a folder that you can write to.") from error
+    with temporary_beside(path) as part:
+        try:
+            save_file(tensors, part, metadata)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"Cannot write '{path}': {error}.", "Choose a folder that you can write to.") from error
+        publish(part, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

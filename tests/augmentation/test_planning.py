@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from us_i2v.data.manifest import Sample
 
 from us_i2v.augmentation.planning import (
     Shard,
@@ -18,6 +17,7 @@ from us_i2v.augmentation.planning import (
     plan_jobs,
     sources_sha256,
 )
+from us_i2v.data.manifest import Sample
 from us_i2v.errors import ConfigError, DataError, OutputError
 from us_i2v.seeding import derive_seed
 

@@ -152,6 +152,7 @@ killed_run(Path({str(data)!r}), Path({str(killed)!r}), {moment!r}, {ending!r})
     assert outcome.present > 0
     assert outcome.made + outcome.present == 12
     assert tree(killed) == tree(whole)
+    assert not list(killed.glob(".*"))
 
 
 def killed_run(data: Path, out: Path, moment: str, ending: str) -> None:
@@ -180,6 +181,7 @@ def killed_run(data: Path, out: Path, moment: str, ending: str) -> None:
         write(path, frames, fps, **given)
         written.append(path)
         if moment == "writing" and len(written) == 5:
+            path.with_name(f".{path.stem}.part").write_bytes(b"half of a clip")
             die()
 
     outputs.move_into_place, outputs.write_clip = counted_move, counted_write

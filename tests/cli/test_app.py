@@ -52,9 +52,7 @@ def test_version(us_i2v: Callable[..., Result]) -> None:
     assert (result.exit_code, result.stdout) == (0, f"us-i2v {__version__}\n")
 
 
-@pytest.mark.parametrize(
-    "line", [["generate"], ["nonsense"], ["generate", "a.png", "-o", "b.mp4", "--nonsense"]]
-)
+@pytest.mark.parametrize("line", [["generate"], ["nonsense"], ["generate", "a.png", "-o", "b.mp4", "--nonsense"]])
 def test_wrong_usage_exits_with_2(us_i2v: Callable[..., Result], line: list[str]) -> None:
     result = us_i2v(*line)
     assert result.exit_code == 2
@@ -123,7 +121,5 @@ def test_devices_lists_the_cpu(us_i2v: Callable[..., Result]) -> None:
 
 
 def test_program_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "us_i2v", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "us_i2v", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"us-i2v {__version__}\n"

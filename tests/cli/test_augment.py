@@ -39,9 +39,7 @@ def test_makes_the_data_set(us_i2v: Run, generator: FakeGenerator, data: Path, t
 
 def test_options_are_pinned(us_i2v: Run, generator: FakeGenerator, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "clips"
-    line = (
-        "--clips-per-image 2 --balance --seed 5 --ext npz --frames 3 --motion 0.5 --fps 10 --size 32 --exact"
-    )
+    line = "--clips-per-image 2 --balance --seed 5 --ext npz --frames 3 --motion 0.5 --fps 10 --size 32 --exact"
     assert us_i2v("augment", data, out, *line.split()).exit_code == 0
     settings = json.loads((out / "settings.json").read_text())
     expected = {"clips_per_image": 2, "balance": True, "seed": 5, "ending": "npz", "size": 32, "exact": True}

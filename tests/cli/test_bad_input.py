@@ -30,12 +30,7 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def refused(us_i2v: Run, folder: Path, *line: object) -> str:
@@ -125,12 +120,8 @@ def test_weights_of_another_format_version(us_i2v: Run, still: Path, tmp_path: P
     assert f"format {FORMAT_VERSION + 1};" in message
 
 
-@pytest.mark.parametrize(
-    "output", ["file/clip.mp4", "file/deeper/clip.mp4", "file/frames", "folder.mp4", "full"]
-)
-def test_unwritable_output(
-    us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path, output: str
-) -> None:
+@pytest.mark.parametrize("output", ["file/clip.mp4", "file/deeper/clip.mp4", "file/frames", "folder.mp4", "full"])
+def test_unwritable_output(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path, output: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "full").mkdir()
@@ -179,9 +170,7 @@ def test_bad_training_clips(us_i2v: Run, tmp_path: Path, n_frames: int, value: f
     write_npy_clips(tmp_path / "data", n_frames, value)
     before = tree(tmp_path / "data")
     run = tmp_path / "run"
-    result = us_i2v(
-        "train-ae", tmp_path / "data", "-o", run, "--preset", "tiny", "--steps", 1, "--device", "cpu"
-    )
+    result = us_i2v("train-ae", tmp_path / "data", "-o", run, "--preset", "tiny", "--steps", 1, "--device", "cpu")
     assert result.exit_code == 2, result.output
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -193,8 +182,6 @@ def test_bad_training_clips(us_i2v: Run, tmp_path: Path, n_frames: int, value: f
 
 def test_training_folder_without_clips(us_i2v: Run, tmp_path: Path) -> None:
     write_png(tmp_path / "data" / "benign" / "a.png", still_pixels(1))
-    result = us_i2v(
-        "train-ae", tmp_path / "data", "-o", tmp_path / "run", "--preset", "tiny", "--device", "cpu"
-    )
+    result = us_i2v("train-ae", tmp_path / "data", "-o", tmp_path / "run", "--preset", "tiny", "--device", "cpu")
     assert result.exit_code == 2
     assert "clips" in result.stderr.splitlines()[-1]

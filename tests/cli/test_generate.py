@@ -41,9 +41,7 @@ def test_one_still_gives_one_clip(
     assert result.stdout == f"{out}: 16 frames, 48x40, 20 fps, seed 0, weights lddm abababababab\n"
 
 
-def test_options_reach_the_generator(
-    us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path
-) -> None:
+def test_options_reach_the_generator(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
     line = "--frames 5 --fps 12.5 --seed 9 --steps 7 --sampler ddim --motion 0.5 --speckle 0.25 --size 32"
     extra = ["--label", "benign", "--guidance", "2", "--texture", "additive"]
     result = us_i2v("generate", still, "-o", tmp_path / "c.npz", *line.split(), *extra)
@@ -91,9 +89,7 @@ def test_several_clips_of_a_still(us_i2v: Run, generator: FakeGenerator, still: 
     assert (tmp_path / "alone.npz").read_bytes() == (out / "still_seed5.npz").read_bytes()
 
 
-def test_several_stills_with_a_mask_each(
-    us_i2v: Run, generator: FakeGenerator, mask: Path, tmp_path: Path
-) -> None:
+def test_several_stills_with_a_mask_each(us_i2v: Run, generator: FakeGenerator, mask: Path, tmp_path: Path) -> None:
     first = write_png(tmp_path / "in" / "a.png", still_pixels(1))
     second = write_png(tmp_path / "in" / "b.png", still_pixels(2))
     empty = write_png(tmp_path / "in" / "empty.png", np.zeros((40, 48), bool))
@@ -104,9 +100,7 @@ def test_several_stills_with_a_mask_each(
     assert [int(call.mask.sum()) for call in generator.calls] == [100, 0]
 
 
-def test_masks_of_one_still_are_united(
-    us_i2v: Run, generator: FakeGenerator, still: Path, mask: Path
-) -> None:
+def test_masks_of_one_still_are_united(us_i2v: Run, generator: FakeGenerator, still: Path, mask: Path) -> None:
     other = np.zeros((40, 48), bool)
     other[30:35, 30:35] = True
     second = write_png(mask.parent / "second.png", other)
@@ -126,16 +120,12 @@ def test_colour_stays_colour(us_i2v: Run, generator: FakeGenerator, tmp_path: Pa
     np.testing.assert_array_equal(np.load(tmp_path / "c.npz")["frames"][0], pixels)
 
 
-def test_exact_video_holds_the_still(
-    us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path
-) -> None:
+def test_exact_video_holds_the_still(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
     us_i2v("generate", still, "-o", tmp_path / "c.mp4", "--exact")
     np.testing.assert_array_equal(open_clip(tmp_path / "c.mp4").read([0])[0], still_pixels(1))
 
 
-def test_preview_strip(
-    us_i2v: Run, generator: FakeGenerator, still: Path, mask: Path, tmp_path: Path
-) -> None:
+def test_preview_strip(us_i2v: Run, generator: FakeGenerator, still: Path, mask: Path, tmp_path: Path) -> None:
     strip = tmp_path / "pictures" / "strip.png"
     us_i2v("generate", still, "-o", tmp_path / "c.npz", "--preview", strip)
     picture = np.asarray(PillowImage.open(strip))
@@ -165,9 +155,7 @@ def refused(us_i2v: Run, generator: FakeGenerator, folder: Path, *line: object) 
     return message
 
 
-def test_several_clips_do_not_fit_a_file(
-    us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path
-) -> None:
+def test_several_clips_do_not_fit_a_file(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
     assert "folder" in refused(us_i2v, generator, tmp_path, still, "-o", tmp_path / "c.mp4", "--num-clips", 2)
 
 
@@ -181,9 +169,7 @@ def test_masks_and_stills_must_pair_up(
     us_i2v: Run, generator: FakeGenerator, still: Path, mask: Path, tmp_path: Path
 ) -> None:
     other = write_png(tmp_path / "other.png", still_pixels(2))
-    assert "1 masks" in refused(
-        us_i2v, generator, tmp_path, still, other, "-o", tmp_path / "c", "--mask", mask
-    )
+    assert "1 masks" in refused(us_i2v, generator, tmp_path, still, other, "-o", tmp_path / "c", "--mask", mask)
 
 
 def test_stills_of_one_name(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
@@ -193,15 +179,11 @@ def test_stills_of_one_name(us_i2v: Run, generator: FakeGenerator, still: Path, 
     assert str(other) in message
 
 
-def test_input_is_never_overwritten(
-    us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path
-) -> None:
+def test_input_is_never_overwritten(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
     gif = tmp_path / "still.gif"
     PillowImage.fromarray(still_pixels(1)).save(gif)
     assert "overwrite" in refused(us_i2v, generator, tmp_path, gif, "-o", gif)
-    assert "overwrite" in refused(
-        us_i2v, generator, tmp_path, still, "-o", tmp_path / "c.mp4", "--preview", still
-    )
+    assert "overwrite" in refused(us_i2v, generator, tmp_path, still, "-o", tmp_path / "c.mp4", "--preview", still)
 
 
 def test_preview_must_be_a_png(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:

@@ -47,9 +47,7 @@ def test_bar_shows_loss_and_count() -> None:
 
 
 @pytest.mark.parametrize(("rank", "kind"), [(None, RichReporter), ("0", RichReporter), ("1", Silent)])
-def test_only_the_first_process_reports(
-    monkeypatch: pytest.MonkeyPatch, rank: str | None, kind: type
-) -> None:
+def test_only_the_first_process_reports(monkeypatch: pytest.MonkeyPatch, rank: str | None, kind: type) -> None:
     if rank is None:
         monkeypatch.delenv("RANK", raising=False)
     else:
@@ -58,9 +56,7 @@ def test_only_the_first_process_reports(
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_counting(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
-) -> None:
+def test_counting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1") if terminal else monkeypatch.delenv("FORCE_COLOR", raising=False)
     with counting("augment") as progress:
         progress(1, 2, "a.mp4")

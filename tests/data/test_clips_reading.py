@@ -260,9 +260,7 @@ def test_cut_files(tmp_path, name, share, capfd):
     frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
     whole = tmp_path / f"whole-{name}"
     if name.endswith(("mpg", "mov")):
-        encode(
-            whole, frames, *(["-c:v", "libx264", "-movflags", "+faststart"] if name.endswith("mov") else [])
-        )
+        encode(whole, frames, *(["-c:v", "libx264", "-movflags", "+faststart"] if name.endswith("mov") else []))
     else:
         save(whole, frames)
     content = whole.read_bytes()

@@ -61,9 +61,7 @@ def test_prescribed_edges_cases_and_superposition():
     summed = solver.solve(top_y=1 + tilt, top_x=tilt)[0]
     np.testing.assert_allclose(summed, both.sum(axis=0), atol=1e-10)
     # Only ratios of moduli matter.
-    scaled = ElasticSolver(1000 * stiffness, top="bonded", bottom="bonded").solve(top_y=1 + tilt, top_x=tilt)[
-        0
-    ]
+    scaled = ElasticSolver(1000 * stiffness, top="bonded", bottom="bonded").solve(top_y=1 + tilt, top_x=tilt)[0]
     np.testing.assert_allclose(scaled, summed, atol=1e-9)
 
 

@@ -62,9 +62,7 @@ def test_same_generator_same_clip_and_replay(still):
 
 
 def test_draw_does_not_depend_on_the_mask_and_ranges_hold():
-    config = StillMotionConfig(
-        lesion_stiffness=(2.0, 4.0), displacement=(0.02, 0.03), quiet_share=0, still_share=0
-    )
+    config = StillMotionConfig(lesion_stiffness=(2.0, 4.0), displacement=(0.02, 0.03), quiet_share=0, still_share=0)
     draws = [draw_motion(np.random.default_rng(seed), config) for seed in range(50)]
     stiffness = np.array([draw.lesion_stiffness for draw in draws])
     assert stiffness.min() >= 2
@@ -97,9 +95,7 @@ def test_stiff_lesion_strains_less_than_a_soft_one(still):
     strains = {}
     core = ndimage.binary_erosion(disc(still.shape), iterations=4)
     for stiffness in (0.5, 10.0):
-        flow = apply_motion(still, disc(still.shape), plain(lesion_stiffness=stiffness), n_frames=6).flow[
-            5, 1
-        ]
+        flow = apply_motion(still, disc(still.shape), plain(lesion_stiffness=stiffness), n_frames=6).flow[5, 1]
         strains[stiffness] = np.abs(np.gradient(flow, axis=0)[core]).mean()
     assert strains[10.0] < 0.4 * strains[0.5]
 
@@ -160,9 +156,7 @@ def test_held_pixels_stay_and_do_not_bleed(still):
 
 def test_single_frame_and_flat_still():
     flat = np.full((20, 33), 0.25, dtype=np.float32)
-    result = animate_still(
-        flat, None, np.random.default_rng(0), n_frames=3, config=StillMotionConfig(noise=(0, 0))
-    )
+    result = animate_still(flat, None, np.random.default_rng(0), n_frames=3, config=StillMotionConfig(noise=(0, 0)))
     np.testing.assert_allclose(result.frames, 0.25, atol=1e-4)
     assert animate_still(flat, None, np.random.default_rng(0), n_frames=1).frames.shape == (1, 20, 33)
 

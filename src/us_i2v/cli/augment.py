@@ -17,20 +17,14 @@ def command(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Folder of stills: BUSI, class folders or manifest.csv.")
     ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")],
     clips_per_image: Annotated[int, typer.Option("--clips-per-image", min=1, help="Clips a still.")] = 1,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Even out the classes: more clips of rarer ones.")
-    ] = False,
+    balance: Annotated[bool, typer.Option("--balance", help="Even out the classes: more clips of rarer ones.")] = False,
     shard: Annotated[
         str,
         typer.Option("--shard", metavar="i/n", help="Make part i of n; all parts together are the whole."),
     ] = "1/1",
-    ext: Annotated[
-        str, typer.Option("--ext", help="mp4, mkv, avi, gif, npz or png (a folder a clip).")
-    ] = "mp4",
+    ext: Annotated[str, typer.Option("--ext", help="mp4, mkv, avi, gif, npz or png (a folder a clip).")] = "mp4",
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     frames: opt.Frames = None,

@@ -51,9 +51,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def report_internal_error(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def report_internal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """`sys.excepthook` of the program: one line for a bug; Python then exits with code 1."""
     typer.echo(
         f"internal error ({kind.__name__}: {one_line(str(error))}); this is a bug in us-i2v, "

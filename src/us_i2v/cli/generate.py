@@ -32,9 +32,7 @@ class Request:
 
 
 def command(
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="Stills: PNG, JPEG, TIFF, BMP or GIF.")
-    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Stills: PNG, JPEG, TIFF, BMP or GIF.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -60,9 +58,7 @@ def command(
     ] = "mp4",
     preview: Annotated[
         Path | None,
-        typer.Option(
-            "--preview", metavar="STRIP.png", help="Also write a strip of 8 frames of the first clip."
-        ),
+        typer.Option("--preview", metavar="STRIP.png", help="Also write a strip of 8 frames of the first clip."),
     ] = None,
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
@@ -106,9 +102,7 @@ def command(
     generator = ImageToVideo.from_pretrained(weights, device)
     for request in requests:
         still, still_mask = read_inputs(request)
-        (clip,) = generator(
-            still, mask=still_mask, seed=request.seed, num_clips=1, options=options, size=out_size
-        )
+        (clip,) = generator(still, mask=still_mask, seed=request.seed, num_clips=1, options=options, size=out_size)
         make_folder(request.output.parent)
         write_result(clip, request.output, exact=exact)
         if preview is not None and request is requests[0]:
@@ -178,16 +172,12 @@ def check_outputs(outputs: list[Path], images: list[Path], preview: Path | None)
     for path in outputs:
         check_writable(path)
         if {path.resolve(), mask_path(path).resolve()} & inputs:
-            raise OutputError(
-                f"Output '{path}' would overwrite a still that is read.", "Choose another name."
-            )
+            raise OutputError(f"Output '{path}' would overwrite a still that is read.", "Choose another name.")
     if preview is not None:
         if preview.suffix.lower() != ".png":
             raise ConfigError(f"Preview '{preview}' does not end in .png.", "Choose another name.")
         if preview.resolve() in inputs:
-            raise OutputError(
-                f"Preview '{preview}' would overwrite a still that is read.", "Choose another name."
-            )
+            raise OutputError(f"Preview '{preview}' would overwrite a still that is read.", "Choose another name.")
         if preview.is_dir():
             raise OutputError(f"Preview '{preview}' is a folder.", "Choose another name.")
         check_folder_writable(preview.parent)

@@ -14,14 +14,10 @@ import typer
 if TYPE_CHECKING:
     from us_i2v.pipeline import GenerateOptions
 
-Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; see `us-i2v devices`.")
-]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; see `us-i2v devices`.")]
 Weights = Annotated[
     str | None,
-    typer.Option(
-        "--weights", metavar="PATH", help="Weights file or run folder. [default: the bundled weights]"
-    ),
+    typer.Option("--weights", metavar="PATH", help="Weights file or run folder. [default: the bundled weights]"),
 ]
 Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 16. [default: 16]")]
 Fps = Annotated[
@@ -32,16 +28,10 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Same still, seed and s
 Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. [default: the weights' own]")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddpm, ddim or dpm-solver.")]
 Motion = Annotated[float | None, typer.Option("--motion", help="Scales the motion, 0 to 3. [default: 1]")]
-Speckle = Annotated[
-    float | None, typer.Option("--speckle", help="Scales the change of speckle, 0 to 1. [default: 1]")
-]
-Label = Annotated[
-    str | None, typer.Option("--label", help="Class to condition on, for weights that know classes.")
-]
+Speckle = Annotated[float | None, typer.Option("--speckle", help="Scales the change of speckle, 0 to 1. [default: 1]")]
+Label = Annotated[str | None, typer.Option("--label", help="Class to condition on, for weights that know classes.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Strength of guidance by the conditions.")]
-Texture = Annotated[
-    str | None, typer.Option("--texture", help="How speckle change is drawn: stationary or additive.")
-]
+Texture = Annotated[str | None, typer.Option("--texture", help="How speckle change is drawn: stationary or additive.")]
 OutputSize = Annotated[
     str,
     typer.Option("--size", metavar="native|N", help="The still's own size, or N pixels on the longer side."),
@@ -57,9 +47,7 @@ def parse_size(text: str) -> int | None:
     if text == "native":
         return None
     if not text.isascii() or not text.isdecimal() or not 16 <= int(text) <= 8192:
-        raise typer.BadParameter(
-            f"'{text}' is neither 'native' nor a number from 16 to 8192.", param_hint="'--size'"
-        )
+        raise typer.BadParameter(f"'{text}' is neither 'native' nor a number from 16 to 8192.", param_hint="'--size'")
     return int(text)
 
 
@@ -74,9 +62,7 @@ def generate_options(**values: float | str | None) -> GenerateOptions:
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")]
 Data = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="DATA", help="Folders of clips: class folders, BUSI-like folders, or a manifest.csv."
-    ),
+    typer.Argument(metavar="DATA", help="Folders of clips: class folders, BUSI-like folders, or a manifest.csv."),
 ]
 Preset = Annotated[str, typer.Option("--preset", help="paper, base or tiny.")]
 ConfigFile = Annotated[
@@ -84,23 +70,13 @@ ConfigFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Overrides one value, may be repeated: --set optimiser.steps=500."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides one value, may be repeated: --set optimiser.steps=500."),
 ]
-TrainingSteps = Annotated[
-    int | None, typer.Option("--steps", help="Optimiser steps. [default: the preset's]")
-]
+TrainingSteps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps. [default: the preset's]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Clips a step. [default: the preset's]")]
 Interval = Annotated[
     str | None,
-    typer.Option(
-        "--dt", metavar="MS", help="Milliseconds between frames of a window: 50, or a range 40-130."
-    ),
+    typer.Option("--dt", metavar="MS", help="Milliseconds between frames of a window: 50, or a range 40-130."),
 ]
-Stride = Annotated[
-    int | None, typer.Option("--stride", help="Take every N-th frame instead, whatever the frame rate.")
-]
-TrainingSeed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of everything random. [default: the preset's]")
-]
+Stride = Annotated[int | None, typer.Option("--stride", help="Take every N-th frame instead, whatever the frame rate.")]
+TrainingSeed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: the preset's]")]

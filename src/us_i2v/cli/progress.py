@@ -57,9 +57,7 @@ class RichReporter:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self._task = self._progress.add_task(
-                name, total=total_steps, completed=done_steps, loss="-", rate="-"
-            )
+            self._task = self._progress.add_task(name, total=total_steps, completed=done_steps, loss="-", rate="-")
             self._progress.start()
 
     def step(self, step: int, loss: float, values: dict[str, float]) -> None:

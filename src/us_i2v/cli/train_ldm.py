@@ -39,6 +39,4 @@ def command(
     flags = flag_settings(steps, batch_size, seed, dt, stride)
     settings = resolve("denoiser", preset, config, changes, flags)
     resolved = DenoiserTraining.parse(settings, "settings")
-    train_denoiser(
-        data, autoencoder, output, resolved, resume=resume, reporter=training_reporter(), device=device
-    )
+    train_denoiser(data, autoencoder, output, resolved, resume=resume, reporter=training_reporter(), device=device)

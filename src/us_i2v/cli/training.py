@@ -42,17 +42,13 @@ def flag_settings(
     `dt` and `stride` are two ways to choose windows: each puts the other one out of force.
     """
     optimiser = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    flags: dict[str, Any] = {
-        "optimiser": {key: value for key, value in optimiser.items() if value is not None}
-    }
+    flags: dict[str, Any] = {"optimiser": {key: value for key, value in optimiser.items() if value is not None}}
     if dt is not None:
         flags["clips"] = {"dt_ms": parse_interval(dt), "stride": None}
     if stride is not None:
         flags["clips"] = {"stride": stride}
     if dt is not None and stride is not None:
-        raise ConfigError(
-            "Both --dt and --stride were given; one of them can choose the frames.", "Drop one."
-        )
+        raise ConfigError("Both --dt and --stride were given; one of them can choose the frames.", "Drop one.")
     return flags
 
 
@@ -64,9 +60,7 @@ def parse_interval(text: str) -> tuple[float, float]:
     except ValueError:
         interval = math.nan, math.nan
     if not 0 < interval[0] <= interval[1] < math.inf:
-        raise ConfigError(
-            f"Time between frames '{text}' is no number or range.", "Write --dt 50 or --dt 40-130."
-        )
+        raise ConfigError(f"Time between frames '{text}' is no number or range.", "Write --dt 50 or --dt 40-130.")
     return interval
 
 

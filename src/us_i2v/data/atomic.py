@@ -68,15 +68,11 @@ def check_writable(path: Path) -> None:
 def unwritable(path: Path, error: OSError) -> OutputError:
     """Return the error for a target that the system refuses."""
     reason = error.strerror or type(error).__name__
-    return OutputError(
-        f"'{path}' cannot be written: {reason}.", "Choose another place, or check space and rights."
-    )
+    return OutputError(f"'{path}' cannot be written: {reason}.", "Choose another place, or check space and rights.")
 
 
 def _free_name(folder: Path, path: Path) -> Path:
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:80]}.", suffix=f".part{path.suffix.lower()}", dir=folder
-    )
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=f".part{path.suffix.lower()}", dir=folder)
     os.close(handle)
     # The writers make the file anew, with the rights that the user's umask gives.
     Path(name).unlink()

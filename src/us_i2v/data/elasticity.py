@@ -70,9 +70,7 @@ class ElasticSolver:
                 f"Stiffness map has shape {moduli.shape}; at least (2, 2) is needed.", "Use a finer grid."
             )
         if not np.isfinite(moduli).all() or moduli.min() <= 0:
-            raise ConfigError(
-                "Stiffness map holds values that are not > 0 and finite.", "Clip it from below."
-            )
+            raise ConfigError("Stiffness map holds values that are not > 0 and finite.", "Clip it from below.")
         if not 0.0 <= poisson < 0.5:
             raise ConfigError(f"Poisson's ratio is {poisson}; 0 <= nu < 0.5 is needed.", "Use 0.499.")
         self.size: tuple[int, int] = moduli.shape

@@ -67,7 +67,7 @@ def overlays(image: Image, gray: FloatArray) -> Mask:
         # A picture that is tinted all over (Doppler, sepia) has no painted strokes to be told by colour.
         if np.mean(spread > _COLOUR) < 0.1:
             painted |= spread > _COLOUR
-    rise = gray - ndimage.grey_opening(gray, 9)
+    rise = gray - ndimage.grey_opening(gray, (9, 9))
     step = np.maximum(
         ndimage.maximum_filter(np.abs(np.diff(gray, axis=0, prepend=gray[:1])), 3),
         ndimage.maximum_filter(np.abs(np.diff(gray, axis=1, prepend=gray[:, :1])), 3),
@@ -96,4 +96,5 @@ def fill_held(image: FloatArray, hold: Mask) -> FloatArray:
     if not hold.any() or hold.all():
         return image
     rows, columns = ndimage.distance_transform_edt(hold, return_distances=False, return_indices=True)
-    return image[rows, columns]
+    filled: FloatArray = image[rows, columns]
+    return filled

@@ -102,9 +102,7 @@ def read_manifest(path: Path) -> list[Sample]:
             lines[sample.path] = reader.line_num
             samples.append(sample)
     except csv.Error as error:
-        raise DataError(
-            f"Manifest '{path}', line {reader.line_num}: {error}.", "Save it as CSV again."
-        ) from error
+        raise DataError(f"Manifest '{path}', line {reader.line_num}: {error}.", "Save it as CSV again.") from error
     if not samples:
         raise DataError(f"Manifest '{path}' lists no files.", "Add a line for every file.")
     check_split_groups(samples)
@@ -164,9 +162,7 @@ class _Row:
     def existing(self, column: str, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in parts:
-            raise self.error(
-                column, "leads out of the manifest's folder", "Use a path inside it, relative to it"
-            )
+            raise self.error(column, "leads out of the manifest's folder", "Use a path inside it, relative to it")
         path = self.manifest.parent / PurePosixPath(name)
         if not path.exists():
             raise self.error(

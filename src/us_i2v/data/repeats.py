@@ -1,12 +1,16 @@
 """Repeated frames: a file that plays faster than its scanner scanned shows some pictures two or more times.
 
-A repeat differs from its predecessor by codec noise only, a fresh frame by motion and new speckle. d_t = mean
-absolute difference of frames t and t - 1 then falls into two groups that lie far apart on a log scale, with
-hardly anything between. Otsu's threshold on log d parts them; it counts only if the groups' medians differ by
-`MIN_RATIO` or more and at most `MAX_BETWEEN` of all values lie in the middle third between them. Measured on
-343 real clips: files with repeats have ratios of 19 to 430 and at most 6 % between; of those without, the
-ones that stop and move reach 12, with 12 % between. Slow or still passages are not repeats: more than
-`MAX_RUN` low differences in a row are left alone, and so is a clip that does not move at all.
+A repeat differs from its predecessor by codec noise only, a fresh frame by motion and new speckle: the mean
+absolute difference d_t of frames t and t - 1 falls into two groups, far apart on a log scale, with hardly
+anything between. Otsu's threshold on log d parts them (values below `FLOOR` of the large ones count as
+that, so that exact repeats do not outweigh those with codec noise). A clip has repeats only if
+
+- the groups' medians differ by `MIN_RATIO` or more,
+- at most `MAX_BETWEEN` of all values lie in the middle third between them,
+- fresh frames differ by `MIN_FRESH` gray levels or more: below that, encoders skip changes by themselves;
+
+and a frame is one only if d drops to it and rises after it abruptly, by `MIN_STEP`, within a run of at most
+`MAX_RUN`. So motion that slows down and speeds up, pauses, slow and still clips lose nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +27,12 @@ if TYPE_CHECKING:
 
     from us_i2v.data.clips import ClipReader
 
-MIN_RATIO = 12.0
+MIN_RATIO = 6.0
 MAX_BETWEEN = 0.08
+MIN_FRESH = 0.75
+MIN_STEP = 3.0
 MAX_RUN = 8
-_FLOOR = 0.02
-"""Differences below this many gray levels are all taken as none at all."""
+FLOOR = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,22 @@ def find_repeats(differences: npt.NDArray[np.float64]) -> list[int]:
     threshold = _threshold(differences)
     if threshold is None:
         return []
-    low = differences < threshold
     repeats: list[int] = []
-    run: list[int] = []
-    for index, is_low in enumerate([*low.tolist(), False]):
-        if is_low:
-            run.append(index + 1)
-            continue
-        if len(run) <= MAX_RUN:
-            repeats.extend(run)
-        run = []
+    start: int | None = None
+    for index, is_low in enumerate([*(differences < threshold).tolist(), False]):
+        if is_low and start is None:
+            start = index
+        elif not is_low and start is not None:
+            if index - start <= MAX_RUN and _stands_out(differences, start, index):
+                repeats.extend(range(start + 1, index + 1))
+            start = None
     return repeats
+
+
+def _stands_out(differences: npt.NDArray[np.float64], start: int, stop: int) -> bool:
+    """Tell whether the differences start .. stop - 1 are well below both of their neighbours."""
+    beside = [differences[at] for at in (start - 1, stop) if 0 <= at < differences.size]
+    return bool(beside) and min(beside) >= MIN_STEP * differences[start:stop].max()
 
 
 def distinct_frames(reader: ClipReader) -> Distinct:
@@ -94,7 +104,10 @@ def _threshold(differences: npt.NDArray[np.float64]) -> float | None:
     """Return the difference that parts repeats from fresh frames, or None if there are no two groups."""
     if differences.size < 4:
         return None
-    logs = np.sort(np.log(np.maximum(differences, _FLOOR)))
+    floor = FLOOR * float(np.quantile(differences, 0.95))
+    if floor == 0:
+        return None
+    logs = np.sort(np.log(np.maximum(differences, floor)))
     count = logs.size
     below = np.arange(1, count)
     sums = np.cumsum(logs)
@@ -104,6 +117,6 @@ def _threshold(differences: npt.NDArray[np.float64]) -> float | None:
     low, high = float(np.median(logs[:split])), float(np.median(logs[split:]))
     third = (high - low) / 3
     between = np.mean((logs > low + third) & (logs < high - third))
-    if high - low < np.log(MIN_RATIO) or between > MAX_BETWEEN:
+    if high - low < np.log(MIN_RATIO) or between > MAX_BETWEEN or np.exp(high) < MIN_FRESH:
         return None
     return float(np.exp((low + high) / 2))

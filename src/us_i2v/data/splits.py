@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from us_i2v.data.manifest import Sample
 
 
-def split_by_group(
-    items: Sequence[tuple[str | None, str]], fractions: Mapping[str, float], seed: int
-) -> list[str]:
+def split_by_group(items: Sequence[tuple[str | None, str]], fractions: Mapping[str, float], seed: int) -> list[str]:
     """Assign every item to a part, stratified by label, groups undivided.
 
     Args:
@@ -104,6 +102,4 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
     total = sum(fractions.values())
     if not fractions or min(fractions.values()) <= 0 or not math.isclose(total, 1.0, abs_tol=1e-6):
         stated = ", ".join(f"{part} {share:g}" for part, share in fractions.items()) or "none"
-        raise DataError(
-            f"Split fractions are {stated}; positive ones with the sum 1 are needed.", "Correct them."
-        )
+        raise DataError(f"Split fractions are {stated}; positive ones with the sum 1 are needed.", "Correct them.")

@@ -51,9 +51,7 @@ class StillMotionConfig(Config):
         (0.005, 0.1),
         description="Peak displacement of the leading load case over 1.5 s, share of the height.",
     )
-    quiet_share: float = Field(
-        0.12, ge=0, le=1, description="Share of clips that hardly move (a tenth of it)."
-    )
+    quiet_share: float = Field(0.12, ge=0, le=1, description="Share of clips that hardly move (a tenth of it).")
     lesion_stiffness: tuple[float, float] = Field(
         (0.5, 10.0),
         description="Young's modulus of a lesion over its surroundings; log-uniform, whatever the class.",
@@ -180,9 +178,7 @@ def apply_motion(
     """Apply a drawn motion to a still; arguments and errors as in `animate_still`."""
     picture = _checked(still, mask, hold)
     if n_frames < 1 or not dt > 0:
-        raise ConfigError(
-            f"{n_frames} frames every {dt} s were asked for; both must be > 0.", "Use 16 and 0.1."
-        )
+        raise ConfigError(f"{n_frames} frames every {dt} s were asked for; both must be > 0.", "Use 16 and 0.1.")
     times = np.arange(n_frames, dtype=np.float64) * dt
     flow, strains = _flow_and_strain(picture.shape, mask, draw, times)
     drift = draw.drift * time_courses(np.array(draw.waves), times)[-1]
@@ -211,16 +207,12 @@ def apply_motion(
 def _checked(still: FloatArray, mask: Mask | None, hold: Mask | None) -> _Float32:
     picture = np.asarray(still, dtype=np.float32)
     if picture.ndim != 2 or min(picture.shape) < 16:
-        raise InputError(
-            f"Still has shape {picture.shape}; (H, W) with at least 16 x 16 is needed.", "Resize it."
-        )
+        raise InputError(f"Still has shape {picture.shape}; (H, W) with at least 16 x 16 is needed.", "Resize it.")
     if not np.isfinite(picture).all() or picture.min() < 0 or picture.max() > 1:
         raise InputError("Still holds values outside 0..1.", "Divide 8-bit pictures by 255.")
     for name, other in (("mask", mask), ("hold", hold)):
         if other is not None and other.shape != picture.shape:
-            raise InputError(
-                f"The {name} has shape {other.shape}; the still has {picture.shape}.", "Resize it."
-            )
+            raise InputError(f"The {name} has shape {other.shape}; the still has {picture.shape}.", "Resize it.")
     return picture
 
 
@@ -236,9 +228,7 @@ def _flow_and_strain(
     rng = np.random.Generator(np.random.PCG64(draw.tissue_seed))
     stiffness = _background_stiffness(grid, h, rng)
     if mask is not None and mask.any():
-        share = ndimage.zoom(
-            mask.astype(np.float32), (h / height, w / width), order=1, grid_mode=True, mode="nearest"
-        )
+        share = ndimage.zoom(mask.astype(np.float32), (h / height, w / width), order=1, grid_mode=True, mode="nearest")
         inside = np.zeros(grid)
         inside[:h, side : side + w] = np.clip(share, 0.0, 1.0)
         around = np.exp(np.log(stiffness).mean())
@@ -266,9 +256,7 @@ def _background_stiffness(grid: tuple[int, int], shown: int, rng: np.random.Gene
     log_modulus = np.zeros(grid)
     across = np.linspace(0, 1, columns)
     for edge in (0.08, 0.3, 0.7):  # skin, fat, gland, muscle, roughly
-        wave = rng.normal(0, 0.05) + 0.05 * np.sin(
-            2 * np.pi * (rng.uniform(0.4, 1.5) * across + rng.random())
-        )
+        wave = rng.normal(0, 0.05) + 0.05 * np.sin(2 * np.pi * (rng.uniform(0.4, 1.5) * across + rng.random()))
         step = 1.0 / (1.0 + np.exp(-(y - edge - wave[None]) / 0.02))
         log_modulus += rng.normal(0, 0.45) * step
     patches = ndimage.gaussian_filter(rng.standard_normal(grid), min(grid) / 12)

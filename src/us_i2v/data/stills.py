@@ -3,8 +3,9 @@
 Conventions
     A still is uint8, (H, W) gray or (H, W, 3) RGB, 0..255. RGB whose three channels are equal becomes gray.
     16-bit files are scaled by the full range of their type, v8 = round(v16 * 255 / 65535): never by the
-    values that happen to occur, so that pictures of one series stay comparable. A 16-bit file whose largest
-    value is below 256 would come out black and is refused. Floating-point TIFFs follow `scale_to_uint8`.
+    values that happen to occur, so that pictures of one series stay comparable (RGB keeps the high byte).
+    A 16-bit file whose largest value is below 256 would come out black and is refused. Floating-point TIFFs
+    follow `scale_to_uint8`.
     Alpha is dropped; palette, 1-bit, CMYK and other colour spaces are converted to gray or RGB.
     Of a file with several pages the first is read. The EXIF orientation is applied.
 Nothing is decoded before the header has shown a plausible size.
@@ -118,9 +119,7 @@ def require_file(path: Path, what: str) -> None:
             pass
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"{what} '{path}' cannot be read: {reason}.", "Check the path and its permissions."
-        ) from error
+        raise InputError(f"{what} '{path}' cannot be read: {reason}.", "Check the path and its permissions.") from error
     if size == 0:
         raise InputError(f"{what} '{path}' is empty (0 bytes).", "Copy or export the file again.")
 
@@ -178,9 +177,7 @@ def scale_to_uint8(values: npt.NDArray[Any], name: str, largest: float) -> npt.N
         wide = values.astype(np.uint32)
         return np.asarray((wide * 255 + 32767) // 65535, np.uint8)
     if kind not in "uif":
-        raise InputError(
-            f"'{name}' holds values of type {values.dtype}; numbers are needed.", "Save it as uint8."
-        )
+        raise InputError(f"'{name}' holds values of type {values.dtype}; numbers are needed.", "Save it as uint8.")
     if kind == "f" and not np.isfinite(values).all():
         raise InputError(
             f"'{name}' holds NaN or infinite values; finite ones are needed.", "Replace them and save again."
@@ -208,9 +205,7 @@ def _to_array(picture: PillowImage.Image, path: Path) -> npt.NDArray[np.uint8]:
         return scale_to_uint8(values, str(path), float(high))
     if mode == "F":
         floats = np.asarray(picture)
-        return scale_to_uint8(
-            floats, str(path), float(np.nanmax(floats)) if np.isfinite(floats).any() else 0.0
-        )
+        return scale_to_uint8(floats, str(path), float(np.nanmax(floats)) if np.isfinite(floats).any() else 0.0)
     if mode in ("1", "L", "LA", "La"):
         return np.array(picture.convert("L"), np.uint8)
     return np.array(picture.convert("RGB"), np.uint8)

@@ -8,7 +8,6 @@ Which windows a step sees is a function of (seed, step, position), so that a res
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,9 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from us_i2v.config import Config
+from us_i2v.data.atomic import publish, temporary_beside, write_bytes
 from us_i2v.data.clips import ClipReader, open_clip
 from us_i2v.data.repeats import distinct_indices
-from us_i2v.data.splits import split_by_group
+from us_i2v.data.splits import check_disjoint, split_by_group
 from us_i2v.data.transforms import Fit, fit_frames, to_gray
 from us_i2v.errors import DataError
 from us_i2v.seeding import derive_seed, numpy_generator
@@ -113,7 +113,7 @@ def _store(source: str, sample: Sample, cache: Path, size: int, config: ClipsCon
         _write_frames(reader, indices, frames_path, Fit(policy=config.fit, size=size))
         _write_flow(sample.path, flow_path, size)
         meta = {"n_frames": len(indices), "interval": 1.0 / fps}
-        _replace(meta_path, lambda p: p.write_text(json.dumps(meta), encoding="utf-8"))
+        write_bytes(meta_path, json.dumps(meta).encode())
     meta = json.loads(meta_path.read_text(encoding="utf-8"))
     return StoredClip(
         name=sample.path.name,
@@ -129,18 +129,17 @@ def _store(source: str, sample: Sample, cache: Path, size: int, config: ClipsCon
 
 
 def _write_frames(reader: ClipReader, indices: list[int], path: Path, fit: Fit) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
-    out = np.lib.format.open_memmap(
-        temporary, mode="w+", dtype=np.uint8, shape=(len(indices), fit.size, fit.size)
-    )
     wanted = {index: place for place, index in enumerate(indices)}
-    for index, frame in enumerate(reader.frames()):
-        if index in wanted:
-            fitted, _ = fit_frames(to_gray(frame[None]), fit)
-            out[wanted[index]] = fitted[0]
-    out.flush()
-    del out
-    temporary.replace(path)
+    shape = (len(indices), fit.size, fit.size)
+    with temporary_beside(path) as part:
+        out = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        for index, frame in enumerate(reader.frames()):
+            if index in wanted:
+                fitted, _ = fit_frames(to_gray(frame[None]), fit)
+                out[wanted[index]] = fitted[0]
+        out.flush()
+        del out
+        publish(part, path)
 
 
 def _write_flow(source: Path, path: Path, size: int) -> None:
@@ -159,13 +158,9 @@ def _write_flow(source: Path, path: Path, size: int) -> None:
         )
     block = flow.shape[2] // cells
     pooled = flow.reshape(*flow.shape[:2], cells, block, cells, block).mean(axis=(3, 5)) * (size / flow.shape[2])
-    _replace(path, lambda p: np.save(p, pooled.astype(np.float16)))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    write(temporary)
-    temporary.replace(path)
+    with temporary_beside(path) as part:
+        np.save(part, pooled.astype(np.float16))
+        publish(part, path)
 
 
 def split_clips(
@@ -173,7 +168,7 @@ def split_clips(
 ) -> tuple[list[StoredClip], list[StoredClip]]:
     """Divide clips into training and validation: by their stated split, else by group, seeded.
 
-    "test" clips are in neither part. Raises `DataError` if no training clip is left.
+    "test" clips are in neither part. Raises `DataError` if no training clip is left, or a group is on both sides.
     """
     if any(splits):
         train = [c for c, s in zip(clips, splits, strict=True) if s in (None, "", "train")]
@@ -186,6 +181,7 @@ def split_clips(
         held = [clips[k] for k in range(len(clips)) if parts[k] == "val"]
     else:
         train, held = list(clips), []
+    check_disjoint((c.group for c in train), (c.group for c in held), ("training", "validation"))
     if not train:
         raise DataError("No training clip is left after splitting.", "Add clips or lower the validation share.")
     return train, held
@@ -218,7 +214,8 @@ class ClipSampler:
         if not self.clips:
             shortest = min((clip.n_frames for clip in clips), default=0)
             raise DataError(
-                f"No clip is long enough: {length} frames at the wanted spacing are needed, the shortest has {shortest}.",
+                f"No clip is long enough: {length} frames at the wanted spacing are needed; "
+                f"the shortest has {shortest}.",
                 "Lower the stride or dt_ms, or add longer clips.",
             )
         self.sources = sorted({clip.source for clip in self.clips})

@@ -64,9 +64,7 @@ class Placement:
         """Native pixels per model pixel, (y, x)."""
         return self.region.height / self.box.height, self.region.width / self.box.width
 
-    def to_native(
-        self, y: npt.ArrayLike, x: npt.ArrayLike
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def to_native(self, y: npt.ArrayLike, x: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Map model pixel coordinates to native ones; any shape, both alike."""
         scale_y, scale_x = self.scale
         return (
@@ -74,9 +72,7 @@ class Placement:
             (np.asarray(x, np.float64) - self.box.left + 0.5) * scale_x + self.region.left - 0.5,
         )
 
-    def to_model(
-        self, y: npt.ArrayLike, x: npt.ArrayLike
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def to_model(self, y: npt.ArrayLike, x: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Map native pixel coordinates to model ones; the inverse of `to_native`."""
         scale_y, scale_x = self.scale
         return (
@@ -123,9 +119,7 @@ class Fit:
     def __post_init__(self) -> None:
         """Check both values."""
         if self.policy not in POLICIES:
-            raise ConfigError(
-                f"Resize policy '{self.policy}' is unknown.", f"Use one of {', '.join(POLICIES)}."
-            )
+            raise ConfigError(f"Resize policy '{self.policy}' is unknown.", f"Use one of {', '.join(POLICIES)}.")
         if self.size < 1:
             raise ConfigError(f"Model size {self.size} is not positive.", "Give for example 128.")
 
@@ -134,9 +128,7 @@ def place(native_size: Size, fit: Fit) -> Placement:
     """Return where a picture of `native_size` goes."""
     height, width = native_size
     if height < 1 or width < 1:
-        raise InputError(
-            f"A picture of {width}x{height} pixels cannot be resized.", "Give a picture with pixels."
-        )
+        raise InputError(f"A picture of {width}x{height} pixels cannot be resized.", "Give a picture with pixels.")
     size = fit.size
     region = Box(0, 0, height, width)
     box = Box(0, 0, size, size)

@@ -175,9 +175,7 @@ def _nearest(
 
 def _rate(fps: float) -> float:
     if not (math.isfinite(fps) and fps > 0):
-        raise DataError(
-            f"Frame rate {fps:g} is not a positive number.", "Give frames per second, for example 25."
-        )
+        raise DataError(f"Frame rate {fps:g} is not a positive number.", "Give frames per second, for example 25.")
     return fps
 
 

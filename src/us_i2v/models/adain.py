@@ -41,7 +41,7 @@ class AdaINBlock(nn.Module):
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv3d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, still: Tensor, pooled: Tensor) -> Tensor:
-        """x (B, C_in, T, H, W), still features (B, C_s, H, W), pooled latent (B, C_z) -> (B, C_out, T, H, W)."""
+        """X (B, C_in, T, H, W), still features (B, C_s, H, W), pooled latent (B, C_z) -> (B, C_out, T, H, W)."""
         gamma, beta = self.spade(still)[:, :, None].chunk(2, dim=1)
         y = F.leaky_relu(F.instance_norm(x) * (1 + gamma) + beta, 0.2)
         y = self.conv1(y)
@@ -70,7 +70,7 @@ class AdaINDecoder(nn.Module):
         self.head = nn.Conv3d(c2, 2, 3, padding=1)
 
     def forward(self, z: Tensor, still: Tensor) -> Motion:
-        """z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on the H x W grid."""
+        """Z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on the H x W grid."""
         fine, middle, coarse = self.pyramid(still)
         pooled = z.mean(dim=(2, 3, 4))
         frames = self.config.n_frames

@@ -38,8 +38,7 @@ class AutoencoderConfig(Config):
 
     @model_validator(mode="after")
     def _check_strides(self) -> Self:
-        total_t = 1
-        total_s = 2
+        total_t, total_s = 1, 2
         for s_t, s_s in zip(self.temporal_strides, self.spatial_strides, strict=True):
             total_t, total_s = total_t * s_t, total_s * s_s
         if self.n_frames % total_t or self.n_frames // total_t not in (1, 2, 4):
@@ -55,7 +54,8 @@ class AutoencoderConfig(Config):
         """(C_z, T_z, H_z, W_z) of one clip's latent."""
         if self.latent_mode == "vector":
             return self.latent_channels, 1, 1, 1
-        time, side = self.n_frames, self.size // 2
+        time: int = self.n_frames
+        side = self.size // 2
         for s_t, s_s in zip(self.temporal_strides, self.spatial_strides, strict=True):
             time, side = time // s_t, side // s_s
         return self.latent_channels, time, side, side

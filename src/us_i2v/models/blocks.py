@@ -75,12 +75,11 @@ class TemporalMix(nn.Module):
         """(B*T, C, H, W), T = frames -> same."""
         bt, c, h, w = x.shape
         before, here, after = self.taps(x).reshape(bt // frames, frames, 3, c, h, w).unbind(2)
-        if frames == 1:
-            return here.reshape(bt, c, h, w)
         y = here.clone()
         y[:, 1:] += before[:, :-1]
         y[:, :-1] += after[:, 1:]
-        return y.reshape(bt, c, h, w)
+        out: Tensor = y.reshape(bt, c, h, w)
+        return out
 
 
 class FactorisedBlock(nn.Module):

@@ -9,6 +9,7 @@ weights work whether or not a user states them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,7 +90,8 @@ class ScalarEmbedding(nn.Module):
             return self.unknown.expand(batch, -1)
         known = torch.isfinite(values)
         features = sinusoidal_embedding(torch.where(known, values, 0) * self.scale, self.channels)
-        return torch.where(known[:, None], self.linear(features), self.unknown)
+        out: Tensor = torch.where(known[:, None], self.linear(features), self.unknown)
+        return out
 
 
 class Attention(nn.Module):
@@ -110,7 +112,8 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens).reshape(*tokens.shape[:2], 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape))
-        return x + y.reshape(bt, h * w, c).transpose(1, 2).reshape(bt, c, h, w)
+        out: Tensor = x + y.reshape(bt, h * w, c).transpose(1, 2).reshape(bt, c, h, w)
+        return out
 
 
 class Denoiser(nn.Module):
@@ -136,21 +139,13 @@ class Denoiser(nn.Module):
         self.enter_block = FactorisedBlock(widths[0], widths[0], embedding)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
+        self.per_level = config.blocks
         for level, width in enumerate(widths):
             c_in = widths[max(0, level - 1)]
-            self.down.append(
-                nn.ModuleList(
-                    FactorisedBlock(c_in if k == 0 else width, width, embedding) for k in range(config.blocks)
-                )
-            )
-            self.up.append(
-                nn.ModuleList(
-                    FactorisedBlock(2 * width if k == 0 else width, width, embedding) for k in range(config.blocks)
-                )
-            )
-        self.lift = nn.ModuleList(
-            nn.Conv2d(high, low, 1) for low, high in zip(widths[:-1], widths[1:], strict=True)
-        )
+            for k in range(config.blocks):
+                self.down.append(FactorisedBlock(c_in if k == 0 else width, width, embedding))
+                self.up.append(FactorisedBlock(2 * width if k == 0 else width, width, embedding))
+        self.lift = nn.ModuleList(nn.Conv2d(high, low, 1) for low, high in pairwise(widths))
         self.middle1 = FactorisedBlock(widths[-1], widths[-1], embedding)
         self.attention = Attention(widths[-1], config.heads)
         self.middle2 = FactorisedBlock(widths[-1], widths[-1], embedding)
@@ -159,14 +154,12 @@ class Denoiser(nn.Module):
 
     def embed_still(self, still: Tensor) -> Tensor:
         """Features of the still, computed once for all sampling steps: (B, 1, H, W) -> (B, C, H_z, W_z)."""
-        features = self.still(still)[-1]
+        features: Tensor = self.still(still)[-1]
         if features.shape[-1] != self.side:
             features = F.adaptive_avg_pool2d(features, self.side)
         return features
 
-    def forward(
-        self, z: Tensor, t: Tensor, conditions: Conditions, still_features: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, z: Tensor, t: Tensor, conditions: Conditions, still_features: Tensor | None = None) -> Tensor:
         """Predict the target of the noised latent.
 
         Args:
@@ -193,20 +186,21 @@ class Denoiser(nn.Module):
         x = x + self.position[:frames].repeat(b, 1, 1, 1)
         x = self.enter_block(x, frames, e)
         skips = []
-        for level, stage in enumerate(self.down):
-            for block in stage:  # type: ignore[attr-defined]
-                x = block(x, frames, e)
+        levels = len(self.config.multipliers)
+        for level in range(levels):
+            for k in range(self.per_level):
+                x = self.down[level * self.per_level + k](x, frames, e)
             skips.append(x)
-            if level + 1 < len(self.down):
+            if level + 1 < levels:
                 x = F.avg_pool2d(x, 2)
         x = self.middle1(x, frames, e)
         x = self.middle2(self.attention(x, frames), frames, e)
-        for level in reversed(range(len(self.up))):
-            if level + 1 < len(self.up):
+        for level in reversed(range(levels)):
+            if level + 1 < levels:
                 x = F.interpolate(self.lift[level](x), scale_factor=2, mode="nearest")
             x = torch.cat([x, skips[level]], dim=1)
-            for block in self.up[level]:  # type: ignore[union-attr]
-                x = block(x, frames, e)
+            for k in range(self.per_level):
+                x = self.up[level * self.per_level + k](x, frames, e)
         x = unfold_time(x, b)
         out: Tensor = self.leave(x)
         return out

@@ -90,9 +90,6 @@ class VideoEncoder(nn.Module):
             if k == 1 and self.correlation is not None:
                 y = torch.cat([y, self.correlation(x)], dim=1)
             y = stage(y)
-        if self.vector:
-            out = self.head(y.mean(dim=(2, 3, 4)))[:, :, None, None, None]
-        else:
-            out = self.head(y)
+        out = self.head(y.mean(dim=(2, 3, 4)))[:, :, None, None, None] if self.vector else self.head(y)
         mean, log_variance = out.float().chunk(2, dim=1)
         return mean, log_variance.clamp(-12, 4)

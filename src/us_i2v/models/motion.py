@@ -65,7 +65,7 @@ class Motion:
         fields = (self.flow, self.gain, self.gate, self.mean, self.scale)
         return Motion(*(x[:, :, start:stop] for x in fields))
 
-    def float(self) -> Motion:
+    def in_float32(self) -> Motion:
         """Return the fields as float32."""
         return Motion(*(x.float() for x in (self.flow, self.gain, self.gate, self.mean, self.scale)))
 
@@ -79,7 +79,10 @@ class Motion:
     def scaled(self, motion: float = 1.0, speckle: float = 1.0) -> Motion:
         """Scale the movement (flow, gain, mean) and the drawn residual."""
         return self.map(
-            flow=self.flow * motion, gain=self.gain * motion, mean=self.mean * motion, scale=self.scale * speckle
+            flow=self.flow * motion,
+            gain=self.gain * motion,
+            mean=self.mean * motion,
+            scale=self.scale * speckle,
         )
 
     def resample(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> Motion:

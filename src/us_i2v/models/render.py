@@ -56,9 +56,7 @@ class StillTexture:
     coarse_grain: Grain
 
     @classmethod
-    def measure(
-        cls, gray: Tensor, small: Tensor, grid: tuple[int, int], weight: Tensor | None = None
-    ) -> StillTexture:
+    def measure(cls, gray: Tensor, small: Tensor, grid: tuple[int, int], weight: Tensor | None = None) -> StillTexture:
         """Measure the texture of a still.
 
         Args:

@@ -67,7 +67,7 @@ class WarpDecoder(nn.Module):
             self.look_head.bias = nn.Parameter(torch.tensor([0.0, 1.0, 0.0, initial]))
 
     def forward(self, z: Tensor, still: Tensor) -> Motion:
-        """z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on an H/2 x W/2 grid."""
+        """Z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on an H/2 x W/2 grid."""
         batch, total = z.shape[0], self.config.n_frames
         fine, middle, coarse = self.pyramid(still)
         if self.config.latent_mode == "vector":

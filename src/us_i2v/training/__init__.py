@@ -1,1 +1,1 @@
-"""TODO training"""
+"""Training loops of both stages and what they share."""

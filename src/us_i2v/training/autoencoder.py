@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
-from us_i2v.data.training_clips import ClipsConfig, ClipSampler, StoredClip, Window, batch_seed
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, Window, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError
 from us_i2v.metrics.lpips import LPIPS
@@ -85,7 +85,7 @@ class _Step(nn.Module):
         motion = self.autoencoder.decode(posterior.sample(batch["noise"]), still)
         with torch.autocast(video.device.type, enabled=False):
             size = video.shape[-2:]
-            full = motion.float().resample((0, 0, *motion.grid), (int(size[0]), int(size[1])))
+            full = motion.in_float32().resample((0, 0, *motion.grid), (int(size[0]), int(size[1])))
             mean = deterministic_frames(still, full)
             error = (video - mean).abs()[:, :, 1:]
             b = (full.gate * full.scale)[:, :, 1:] / 2**0.5 + 1e-3
@@ -132,12 +132,16 @@ class AutoencoderTask:
     """Stage 1 as a `training.loop.Task`."""
 
     def __init__(
-        self, config: AutoencoderTraining, train_clips: Sequence[StoredClip], held: Sequence[StoredClip], out: Path
+        self,
+        config: AutoencoderTraining,
+        train_clips: Sequence[StoredClip],
+        held: Sequence[StoredClip],
+        out: Path,
     ) -> None:
         self.config, self.out = config, out
         optimiser, length = config.optimiser, config.model.n_frames
         torch.manual_seed(derive_seed(optimiser.seed, "initial weights"))
-        self.module = _Step(config)
+        self.module: nn.Module = _Step(config)
         self.sampler = ClipSampler(
             train_clips, config.clips, length=length, seed=optimiser.seed, weights=config.source_weights
         )
@@ -176,7 +180,7 @@ class AutoencoderTask:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.precision == "bf16"):
                 posterior = autoencoder.encode(video)
                 motion = autoencoder.decode(posterior.mean, video[:, :, 0])
-            full = motion.float().resample((0, 0, *motion.grid), (video.shape[-2], video.shape[-1]))
+            full = motion.in_float32().resample((0, 0, *motion.grid), (video.shape[-2], video.shape[-1]))
             mean = deterministic_frames(video[:, :, 0], full)
             residual, sd = (video - mean)[:, :, 1:], (full.gate * full.scale)[:, :, 1:]
             repeat = (video - video[:, :, :1])[:, :, 1:]
@@ -199,7 +203,11 @@ class AutoencoderTask:
         self.speckle = SpeckleConfig(
             correlation=correlation, factor=float(np.clip(measured["standardised_residual"], 0.1, 3))
         )
-        return {**measured, "l1_ratio": measured["l1"] / max(measured["l1_repeat"], 1e-6), "correlation": correlation}
+        return {
+            **measured,
+            "l1_ratio": measured["l1"] / max(measured["l1_repeat"], 1e-6),
+            "correlation": correlation,
+        }
 
     def export(self, module: nn.Module) -> None:
         """Write weights.safetensors."""
@@ -245,7 +253,9 @@ def train_autoencoder(
     """
     where = choose_device(device)
     start_run(out, config, resume=resume)
-    train_clips, held = gather_clips(data, out, config.model.size, config.clips, config.optimiser.seed, reporter)
+    train_clips, held = gather_clips(
+        data, out / "cache", config.model.size, config.clips, config.optimiser.seed, reporter
+    )
     task = AutoencoderTask(config, train_clips, held, out)
     identity = json.dumps([c.sha256 for c in train_clips])
     train(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
-from us_i2v.data.training_clips import ClipsConfig, ClipSampler, StoredClip, batch_seed
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.samplers import DPMSolver
@@ -101,7 +101,7 @@ def encode_windows(
     if not names_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
-            key: np.lib.format.open_memmap(folder / f"{key}.npy", mode="w+", dtype=dtype, shape=full)  # type: ignore[no-untyped-call]
+            key: np.lib.format.open_memmap(folder / f"{key}.npy", mode="w+", dtype=dtype, shape=full)
             for key, (dtype, full) in layout.items()
         }
         names: list[str] = []
@@ -183,7 +183,11 @@ class DenoiserTask:
         length, seed = weights.header.autoencoder.n_frames, config.optimiser.seed
         bf16 = config.optimiser.precision == "bf16"
         self.sampler = ClipSampler(
-            train_clips, config.clips, length=length, seed=derive_seed(seed, "latents"), weights=config.source_weights
+            train_clips,
+            config.clips,
+            length=length,
+            seed=derive_seed(seed, "latents"),
+            weights=config.source_weights,
         )
         held_sampler = ClipSampler(
             held or train_clips, config.clips, length=length, seed=derive_seed(seed, "held"), augment=False
@@ -191,9 +195,7 @@ class DenoiserTask:
 
         def bank(sampler: ClipSampler, count: int, name: str) -> LatentBank:
             folder = out / "latents" / name
-            return encode_windows(
-                self.autoencoder, sampler, count, folder, self.labels, device, reporter, bf16=bf16
-            )
+            return encode_windows(self.autoencoder, sampler, count, folder, self.labels, device, reporter, bf16=bf16)
 
         self.bank = bank(self.sampler, config.windows, "train")
         self.held = bank(held_sampler, max(16, min(256, config.windows // 8)), "held")
@@ -202,7 +204,7 @@ class DenoiserTask:
             raise TrainingError("Some latent channels are constant.", "Lower the auto-encoder's loss.kl and retrain.")
         self.motion_median = max(float(np.median(self.bank.scalars[:, 0])), 1e-3)
         torch.manual_seed(derive_seed(seed, "initial weights"))
-        self.module = _Step(config, weights.header.autoencoder.latent_shape)
+        self.module: nn.Module = _Step(config, weights.header.autoencoder.latent_shape)
 
     def _items(self, bank: LatentBank, index: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
         rows = list(index)
@@ -255,7 +257,7 @@ class DenoiserTask:
         )
         latent = z * self.sd.to(self.device) + self.mean.to(self.device)
         motion = self.autoencoder.decode(latent, batch["still"])
-        full = motion.float().resample((0, 0, *motion.grid), (batch["still"].shape[-2], batch["still"].shape[-1]))
+        full = motion.in_float32().resample((0, 0, *motion.grid), (batch["still"].shape[-2], batch["still"].shape[-1]))
         frames = deterministic_frames(batch["still"], full)
         write_strip(self.out / "samples" / f"step_{step:06d}.png", list(frames[:4, 0]))
         return {
@@ -336,7 +338,9 @@ def train_denoiser(
     weights = load_weights(autoencoder)
     start_run(out, config, resume=resume)
     size = weights.header.autoencoder.size
-    train_clips, held = gather_clips(data, out, size, config.clips, config.optimiser.seed, reporter)
+    # A stage-1 run folder has the decoded clips already.
+    cache = (autoencoder if (autoencoder / "cache").is_dir() else out) / "cache"
+    train_clips, held = gather_clips(data, cache, size, config.clips, config.optimiser.seed, reporter)
     task = DenoiserTask(config, weights, train_clips, held, out, where, reporter)
     identity = json.dumps([weights.sha256, *(c.sha256 for c in train_clips)])
     train(

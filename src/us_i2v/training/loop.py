@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from us_i2v.training.report import Reporter
 
 CHECKPOINT = "checkpoint.safetensors"
+_MOST_SKIPPED = 10
 
 
 class OptimiserConfig(Config):
@@ -112,11 +113,15 @@ def train(
         raise OutputError(f"'{out}' already holds a run.", "Use --resume to go on, or another folder.")
     task.module.to(device).train()
     optimiser = torch.optim.AdamW(
-        task.module.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        task.module.parameters(),
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
     ema = EMA(task.module, config.ema)
     done = load_checkpoint(checkpoint, fingerprint, task.module, ema, optimiser) if checkpoint.exists() else 0
     parallel = _parallel(task.module, device) if world > 1 else task.module
+    in_a_row = 0
     if rank == 0:
         reporter.start(name, config.steps, done)
     try:
@@ -125,6 +130,12 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = config.rate(step)
                 loss, values = _step(task, parallel, optimiser, config, step, (rank, world), device)
+                in_a_row = in_a_row + 1 if values["skipped"] else 0
+                if in_a_row > _MOST_SKIPPED:
+                    raise TrainingError(
+                        f"{in_a_row} gradients in a row were not finite, up to step {step + 1}.",
+                        "Lower the learning rate; the last checkpoint is kept.",
+                    )
                 ema.update(task.module, step + 1)
                 stop = interrupted.is_set()
                 last = step + 1 == config.steps
@@ -155,22 +166,20 @@ def _step(
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         loss, values = module(batch)
     value = float(loss.detach())
-    _require_finite("Loss", value, step, names)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
-    _require_finite("Gradient norm", float(norm), step, names)
-    optimiser.step()
-    out = {key: float(x) for key, x in values.items()}
-    return value, {**out, "gradient_norm": float(norm), "learning_rate": config.rate(step)}
-
-
-def _require_finite(what: str, value: float, step: int, names: list[str]) -> None:
     if not math.isfinite(value):
         raise TrainingError(
-            f"{what} is {value} at step {step + 1}; files of the batch: {', '.join(names)}.",
+            f"Loss is {value} at step {step + 1}; files of the batch: {', '.join(names)}.",
             "Look at these files, or lower the learning rate; the last checkpoint is kept.",
         )
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm))
+    # Half precision overflows now and then: such a gradient is thrown away, as loss scalers do.
+    skipped = not math.isfinite(norm)
+    if not skipped:
+        optimiser.step()
+    out = {key: float(x) for key, x in values.items()}
+    return value, {**out, "gradient_norm": norm, "learning_rate": config.rate(step), "skipped": float(skipped)}
 
 
 def _epoch(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from us_i2v.config import Config, read_mapping
+from us_i2v.data.atomic import write_bytes
 from us_i2v.data.datasets import find_samples
 from us_i2v.data.training_clips import (
     FLOW_STRIDE,
@@ -48,17 +49,15 @@ def start_run(out: Path, config: Config, *, resume: bool) -> None:
                         f"Use the settings in '{path}', or another folder.",
                     )
             return
-        temporary = path.with_suffix(".tmp")
         if (out / "checkpoint.safetensors").exists():
             raise OutputError(f"'{out}' already holds a run.", "Use --resume to go on, or another folder.")
-        temporary.write_text(config.dump(), encoding="utf-8")
-        temporary.replace(path)
+        write_bytes(path, config.dump().encode())
     except OSError as error:
         raise OutputError(f"Cannot write run folder '{out}': {error.strerror}.", "Choose another folder.") from error
 
 
 def gather_clips(
-    data: Sequence[Path], out: Path, size: int, config: ClipsConfig, seed: int, reporter: Reporter
+    data: Sequence[Path], cache: Path, size: int, config: ClipsConfig, seed: int, reporter: Reporter
 ) -> tuple[list[StoredClip], list[StoredClip]]:
     """Find, cache and split the clips of some data folders: (training, validation).
 
@@ -71,7 +70,7 @@ def gather_clips(
         names = ", ".join(str(folder) for folder in data)
         raise DataError(f"No clips found in {names} ({len(samples)} stills).", "Training needs video clips.")
     reporter.message(f"{len(clips)} clips: decoding what is not in the cache yet")
-    stored = store_clips(clips, out / "cache", size, config)
+    stored = store_clips(clips, cache, size, config)
     train, held = split_clips(stored, [sample.split for _, sample in clips], config, seed)
     reporter.message(
         f"training: {len(train)} clips of {len({c.group for c in train})} groups; "

@@ -34,9 +34,7 @@ def save_checkpoint(
     write_tensors(path, out, {_KEY: json.dumps(header)})
 
 
-def load_checkpoint(
-    path: Path, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer
-) -> int:
+def load_checkpoint(path: Path, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> int:
     """Restore a checkpoint in place; returns the step it was written after.
 
     Raises:
@@ -50,7 +48,8 @@ def load_checkpoint(
         raise WeightsError(f"'{path}' is not a training checkpoint.", "Start a new run folder.") from error
     if version != CHECKPOINT_VERSION:
         raise WeightsError(
-            f"'{path}' is a checkpoint of format {version}, {CHECKPOINT_VERSION} is read.", "Start a new run folder."
+            f"'{path}' is a checkpoint of format {version}, {CHECKPOINT_VERSION} is read.",
+            "Start a new run folder.",
         )
     if written != fingerprint:
         raise WeightsError(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image as PillowImage
 
+from us_i2v.data.atomic import publish, temporary_beside
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -28,7 +30,6 @@ def write_strip(path: Path, rows: Sequence[Tensor], n_frames: int = 8) -> None:
         frames = row.detach().float().cpu().numpy()[index]
         pictures.append(np.concatenate(list(frames), axis=1))
     strip = (np.concatenate(pictures).clip(0, 1) * 255).round().astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    PillowImage.fromarray(strip).save(temporary)
-    temporary.replace(path)
+    with temporary_beside(path) as part:
+        PillowImage.fromarray(strip).save(part)
+        publish(part, path)

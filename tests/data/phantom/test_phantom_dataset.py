@@ -28,9 +28,7 @@ def made(tmp_path_factory):
 
 
 def files(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def test_layout_and_manifest(made):
@@ -40,11 +38,7 @@ def test_layout_and_manifest(made):
         "phantom.json",
         "manifest.csv",
         *(f"videos/{c}/{c}_0001{end}" for c in ("benign", "malignant") for end in (".mp4", "_mask.png")),
-        *(
-            f"images/{c}/{c} (1){end}"
-            for c in ("benign", "malignant", "normal")
-            for end in (".png", "_mask.png")
-        ),
+        *(f"images/{c}/{c} (1){end}" for c in ("benign", "malignant", "normal") for end in (".png", "_mask.png")),
     }
     assert read_manifest(out / "manifest.csv") == samples
     assert [sample.kind for sample in find_samples(out)] == ["clip"] * 2 + ["still"] * 3
@@ -109,7 +103,5 @@ def test_other_settings_or_folders_are_refused(made, tmp_path):
 def test_bad_counts_and_sizes_leave_nothing(tmp_path):
     for counts, changes in (((0, 0), {}), ((-1, 2), {}), ((1, 0), {"size": 4})):
         with pytest.raises(ConfigError):
-            write_phantom(
-                tmp_path / "no", videos_per_class=counts[0], stills_per_class=counts[1], **SETTINGS | changes
-            )
+            write_phantom(tmp_path / "no", videos_per_class=counts[0], stills_per_class=counts[1], **SETTINGS | changes)
     assert not any(tmp_path.iterdir())

@@ -30,9 +30,7 @@ def speckle(imager: Imager, seed: int, thickness: float | None = None) -> Scatte
     volume = (DEPTH + 6) * (DEPTH + 2) * 2 * z
     count = round(volume * imager.scanner.scatterers_per_mm3)
     y = np.sort(rng.uniform(-1, DEPTH + 1, count))
-    return Scatterers(
-        rng.uniform(-3, DEPTH + 3, count), y, rng.uniform(-z, z, count), rng.choice((-1.0, 1.0), count)
-    )
+    return Scatterers(rng.uniform(-3, DEPTH + 3, count), y, rng.uniform(-z, z, count), rng.choice((-1.0, 1.0), count))
 
 
 def image(imager: Imager, points: Scatterers) -> np.ndarray:
@@ -79,8 +77,7 @@ def test_speckle_is_wider_where_the_beam_is(imager):
     """Lateral correlation at two pixels' distance: least at the focus."""
     fields = [image(imager, speckle(imager, seed)) for seed in range(3)]
     rows = {
-        name: slice(int(y / DEPTH * 128) - 8, int(y / DEPTH * 128) + 8)
-        for name, y in (("focus", 16.0), ("deep", 33.0))
+        name: slice(int(y / DEPTH * 128) - 8, int(y / DEPTH * 128) + 8) for name, y in (("focus", 16.0), ("deep", 33.0))
     }
     found = {}
     for name, part in rows.items():

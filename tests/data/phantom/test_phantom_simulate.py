@@ -126,10 +126,9 @@ def behind(clip: PhantomClip) -> float:
 
 
 def test_benign_enhances_and_malignant_shadows():
+    settings = {"n_frames": 1, "size": (96, 96), "scanner": Scanner(scatterers_per_mm3=8)}
     levels = {
-        label: [
-            behind(simulate(PhantomConfig(label=label, n_frames=1, size=(96, 96)), seed)) for seed in range(5)
-        ]
+        label: [behind(simulate(PhantomConfig(label=label, **settings), seed)) for seed in range(5)]
         for label in ("benign", "malignant")
     }
     assert np.median(levels["benign"]) > 1.0

@@ -49,9 +49,7 @@ def find_samples(root: Path, layout: str | None = None) -> list[Sample]:
         raise DataError(f"Data folder '{root}' does not exist.", "Check the path.")
     if root.is_file():
         return _single(root)
-    chosen = (
-        [LAYOUTS[layout]] if layout is not None else [row for row in LAYOUTS.values() if row.detect(root)]
-    )
+    chosen = [LAYOUTS[layout]] if layout is not None else [row for row in LAYOUTS.values() if row.detect(root)]
     samples = chosen[0].load(root) if chosen else []
     if not samples:
         raise DataError(
@@ -66,7 +64,5 @@ def _single(path: Path) -> list[Sample]:
         return manifest_csv.load(path)
     kind = kind_of(path)
     if kind is None:
-        raise DataError(
-            f"'{path}' is neither a still nor a clip by its ending.", "Give a folder or another file."
-        )
+        raise DataError(f"'{path}' is neither a still nor a clip by its ending.", "Give a folder or another file.")
     return [Sample(path, kind, None, path.stem)]

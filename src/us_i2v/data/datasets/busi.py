@@ -24,10 +24,7 @@ _STILL = re.compile(r"^(benign|malignant|normal) \(\d+\)$", re.IGNORECASE)
 def detect(root: Path) -> bool:
     """Tell whether a class folder holds stills with BUSI's names."""
     return any(
-        _STILL.match(file.stem)
-        for folder in _class_folders(root)
-        for file in folder.iterdir()
-        if file.is_file()
+        _STILL.match(file.stem) for folder in _class_folders(root) for file in folder.iterdir() if file.is_file()
     )
 
 

@@ -17,9 +17,7 @@ _MASK = re.compile(r"^(?P<base>.*?)[ _]mask(?:_?\d+)?$", re.IGNORECASE)
 
 def media(folder: Path) -> list[Path]:
     """Return a folder's visible stills and clips, frame folders among them, in natural order."""
-    found = [
-        entry for entry in folder.iterdir() if not entry.name.startswith(".") and kind_of(entry) is not None
-    ]
+    found = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and kind_of(entry) is not None]
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 

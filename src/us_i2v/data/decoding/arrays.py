@@ -96,9 +96,7 @@ class ArraySource:
                 return None
             fps = float(np.asarray(archive["fps"]).reshape(-1)[0])
         if not math.isfinite(fps) or fps <= 0:
-            raise InputError(
-                f"'{self.path}' holds fps = {fps:g}; a positive number is needed.", "Save it again."
-            )
+            raise InputError(f"'{self.path}' holds fps = {fps:g}; a positive number is needed.", "Save it again.")
         return fps
 
 

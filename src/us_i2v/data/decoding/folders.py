@@ -98,11 +98,7 @@ def _sidecar_fps(folder: Path) -> float | None:
     try:
         fps = float(json.loads(path.read_text(encoding="utf-8"))["fps"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"'{path}' does not state a frame rate.", 'Write {"fps": 25.0} or delete it.'
-        ) from error
+        raise InputError(f"'{path}' does not state a frame rate.", 'Write {"fps": 25.0} or delete it.') from error
     if not math.isfinite(fps) or fps <= 0:
-        raise InputError(
-            f"'{path}' states fps = {fps:g}; a positive number is needed.", "Correct or delete it."
-        )
+        raise InputError(f"'{path}' states fps = {fps:g}; a positive number is needed.", "Correct or delete it.")
     return fps

@@ -119,9 +119,7 @@ def typical_attenuation(frequency_mhz: float) -> float:
     return 0.2 * frequency_mhz * 0.65
 
 
-def draw_anatomy(
-    config: PhantomConfig, rng: np.random.Generator, stiffness_rng: np.random.Generator
-) -> Anatomy:
+def draw_anatomy(config: PhantomConfig, rng: np.random.Generator, stiffness_rng: np.random.Generator) -> Anatomy:
     """Draw a breast.
 
     Args:
@@ -198,26 +196,20 @@ def _draw_lines(
 ) -> tuple[Line, ...]:
     lines = [Line(x, np.full_like(x, 0.25), np.full_like(x, 10.0))]  # entry echo of the skin
     for surface, level in ((surfaces[0], 4.0), (surfaces[2], 3.0), (surfaces[3], 9.0)):
-        patchy = level + 2.5 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 12) * np.sqrt(
-            2 * 12 * 1.77
-        )
+        patchy = level + 2.5 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 12) * np.sqrt(2 * 12 * 1.77)
         lines.append(Line(x, surface, patchy))
     for start in ligament_x:
         lines.append(_ligament(float(start), x, surfaces, rng))
     for _ in range(int(rng.integers(5, 11))):  # fibres within muscle
         shift = rng.uniform(1.0, 9.0)
-        level = 2.0 + 4.0 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 16) * np.sqrt(
-            2 * 16 * 1.77
-        )
+        level = 2.0 + 4.0 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 16) * np.sqrt(2 * 16 * 1.77)
         lines.append(Line(x, surfaces[3] + shift + _waves(x, 0.15, rng), level))
     if lesion is None:
         return tuple(lines)
     return tuple(_without(line, lesion) for line in lines)
 
 
-def _ligament(
-    start: float, x: FloatArray, surfaces: npt.NDArray[np.float64], rng: np.random.Generator
-) -> Line:
+def _ligament(start: float, x: FloatArray, surfaces: npt.NDArray[np.float64], rng: np.random.Generator) -> Line:
     """Draw one of Cooper's ligaments, from the skin through fat into the gland, bent to one side."""
     column = int(np.clip(np.searchsorted(x, start), 0, x.size - 1))
     top, end = surfaces[0][column], surfaces[1][column] + rng.uniform(0.5, 3.0)

@@ -21,9 +21,7 @@ def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """(low, high) of what is drawn."""
 
-Positive = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)
-]
+Positive = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
 """A range of what is drawn log-uniformly."""
 
 Side = Annotated[int, Field(ge=16, le=2048)]
@@ -37,18 +35,12 @@ class Scanner(Config):
     axial_sigma_mm: float = Field(0.16, gt=0, description="Axial width of the pulse.")
     lateral_sigma_mm: float = Field(0.3, gt=0, description="Lateral width at the focus.")
     focus_mm: float = Field(16.0, ge=0, description="Depth of the lateral focus.")
-    focal_zone_mm: float = Field(
-        13.0, gt=0, description="Distance from the focus at which it is sqrt(2) wider."
-    )
-    curvature: float = Field(
-        0.3, description="Phase curvature away from the focus; 1 is a fixed Gaussian beam."
-    )
+    focal_zone_mm: float = Field(13.0, gt=0, description="Distance from the focus at which it is sqrt(2) wider.")
+    curvature: float = Field(0.3, description="Phase curvature away from the focus; 1 is a fixed Gaussian beam.")
     elevation_sigma_mm: float = Field(0.7, gt=0, description="Width across the imaging plane at its focus.")
     elevation_focus_mm: float = Field(18.0, ge=0, description="Depth of the lens's focus.")
     elevation_zone_mm: float = Field(22.0, gt=0, description="As `focal_zone_mm`, for the lens.")
-    scatterers_per_mm3: float = Field(
-        20.0, gt=0, description="Density; about 10 a resolution cell are needed."
-    )
+    scatterers_per_mm3: float = Field(28.0, gt=0, description="Density; about 10 a resolution cell are needed.")
     noise_db: float = Field(-28.0, description="Electronic noise at the lower edge, relative to gland.")
     tgc_error_db: float = Field(2.0, ge=0, description="Spread of the gain sliders around the right gain.")
 
@@ -69,13 +61,9 @@ class PhantomConfig(Config):
     displacement: Positive = Field(
         (0.01, 0.06), description="Peak of the leading load case over 1.5 s, share of the depth; log-uniform."
     )
-    drift_mm: Positive = Field(
-        (0.05, 1.5), description="Peak out-of-plane drift over 1.5 s, mm; log-uniform."
-    )
+    drift_mm: Positive = Field((0.05, 1.5), description="Peak out-of-plane drift over 1.5 s, mm; log-uniform.")
     dynamic_range_db: Positive = Field((50.0, 60.0), description="Range of the gray scale.")
-    gland_below_white_db: Range = Field(
-        (22.0, 29.0), description="Level of gland below white; sets the overall gain."
-    )
+    gland_below_white_db: Range = Field((22.0, 29.0), description="Level of gland below white; sets the overall gain.")
     benign_stiffness: Positive = Field((1.6, 2.4), description="Modulus over gland's; log-uniform.")
     malignant_stiffness: Positive = Field((3.0, 13.0), description="Modulus over gland's; log-uniform.")
     poisson: float = Field(0.499, ge=0, lt=0.5, description="Poisson's ratio of all tissue.")

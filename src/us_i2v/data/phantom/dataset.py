@@ -132,9 +132,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise OutputError(f"'{record}' is not readable: {error}.", "Choose a new folder.") from error
         if found != wanted:
-            differing = [
-                key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]
-            ]
+            differing = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
             raise OutputError(
                 f"'{out}' was written with other settings ({', '.join(differing) or 'unknown ones'}).",
                 "Choose a new folder, or the same settings to go on.",

@@ -174,14 +174,17 @@ def slice_correlation(scanner: Scanner, shift_mm: FloatArray | float, y: FloatAr
     return np.asarray(np.exp(-0.5 * (np.asarray(shift_mm) / elevation_sigma(scanner, y)) ** 2))
 
 
-def system_noise(
-    shape: tuple[int, int, int], pixel_mm: float, scanner: Scanner, rng: np.random.Generator
-) -> _Complex:
-    """Draw complex receiver noise, (T, H, W), E|n|^2 = 1, new in every frame, band-limited axially."""
+def system_noise(shape: tuple[int, int, int], pixel_mm: float, scanner: Scanner, rng: np.random.Generator) -> _Complex:
+    """Draw complex receiver noise, (T, H, W), E|n|^2 = 1, new in every frame.
+
+    The receive filter smooths it axially, interpolation between scan lines laterally.
+    """
     parts = rng.standard_normal((2, *shape), dtype=np.float32)
-    smooth = ndimage.gaussian_filter1d(parts, 0.7 * scanner.axial_sigma_mm / pixel_mm, axis=2)
+    widths = (0.7 * scanner.axial_sigma_mm / pixel_mm, 0.5 * scanner.lateral_sigma_mm / pixel_mm)
+    smooth = ndimage.gaussian_filter(parts, (0, 0, *widths))
     noise: _Complex = (smooth[0] + 1j * smooth[1]).astype(np.complex64)
-    return noise / np.float32(np.sqrt((np.abs(noise) ** 2).mean()))
+    noise /= np.float32(np.sqrt((np.abs(noise) ** 2).mean()))
+    return noise
 
 
 def log_compress(envelope: FloatArray, white_db: float, dynamic_range_db: float) -> npt.NDArray[np.uint8]:

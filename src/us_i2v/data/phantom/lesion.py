@@ -80,9 +80,7 @@ class Lesion:
         return loss
 
 
-def draw_lesion(
-    style: Style, width_mm: float, depths_mm: tuple[float, float], rng: np.random.Generator
-) -> Lesion:
+def draw_lesion(style: Style, width_mm: float, depths_mm: tuple[float, float], rng: np.random.Generator) -> Lesion:
     """Draw a lesion of one style that fits between two depths of a picture `width_mm` wide."""
     top, bottom = depths_mm
     room = bottom - top
@@ -131,17 +129,14 @@ def _ellipse(half_width: float, half_height: float, tilt: float) -> tuple[FloatA
 
 def _oval(half_width: float, half_height: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     angle, radius = _ellipse(half_width, half_height, np.radians(rng.uniform(-12, 12)))
-    lobes = sum(
-        rng.uniform(0, 0.05) * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in (2, 3, 4)
-    )
+    lobes = sum(rng.uniform(0, 0.05) * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in (2, 3, 4))
     return np.asarray(radius * (1.0 + lobes))
 
 
 def _irregular(half_width: float, half_height: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     angle, radius = _ellipse(half_width, half_height, np.radians(rng.uniform(-20, 20)))
     lobes = sum(
-        rng.normal(0, 0.17 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
-        for order in range(2, 14)
+        rng.normal(0, 0.17 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in range(2, 14)
     )
     outline = radius * np.clip(1.0 + lobes, 0.55, 1.5)
     for at in rng.uniform(0, 2 * np.pi, rng.integers(3, 8)):  # spicules: narrow spikes

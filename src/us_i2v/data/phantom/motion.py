@@ -91,9 +91,7 @@ class TissueMotion:
         out = np.empty((2, len(MODES), x.size), dtype=np.float32)
         for mode in range(len(MODES)):
             for axis in (0, 1):
-                ndimage.map_coordinates(
-                    self._modes[mode, axis], where, output=out[axis, mode], order=1, mode="nearest"
-                )
+                ndimage.map_coordinates(self._modes[mode, axis], where, output=out[axis, mode], order=1, mode="nearest")
         return out
 
     def forward(self, modes: npt.NDArray[np.float32], t: int) -> FloatArray:
@@ -105,9 +103,7 @@ class TissueMotion:
     def backward(self, x: FloatArray, y: FloatArray, t: int) -> FloatArray:
         """Return b at frame t at positions in the picture that broadcast together, (2, ...) mm."""
         where = self._where(*np.broadcast_arrays(x, y))
-        return np.stack(
-            [ndimage.map_coordinates(self._backward[t, a], where, order=1, mode="nearest") for a in (0, 1)]
-        )
+        return np.stack([ndimage.map_coordinates(self._backward[t, a], where, order=1, mode="nearest") for a in (0, 1)])
 
     def _where(self, x: FloatArray, y: FloatArray) -> FloatArray:
         return np.stack([np.asarray(y) / self._cell, (np.asarray(x) - self._left) / self._cell])

@@ -84,9 +84,7 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
         field_t = imager.field(_moved(part, motion.forward(at, t), plane) for part, at in parts)
         back = motion.backward(x, y, t)
         loss = _beam_loss(config, anatomy, motion, t, float(plane))
-        signal = (
-            field_t / np.sqrt(config.scanner.scatterers_per_mm3) * 10.0 ** ((gain[:, None] - loss) / 20.0)
-        )
+        signal = field_t / np.sqrt(config.scanner.scatterers_per_mm3) * 10.0 ** ((gain[:, None] - loss) / 20.0)
         envelope[t] = np.abs(signal + noise_gain[:, None] * noise[t])
         flow[t] = back / pixel
         if anatomy.lesion is not None:
@@ -102,11 +100,7 @@ def _place(
     """Place scatterers wherever tissue may come into view during the clip, sorted by depth."""
     drift = motion.plan.drift
     # Numbers are drawn for a region that only the plan sets: what is drawn must not depend on stiffness.
-    far = (
-        1.5
-        * float(np.abs(motion.plan.courses).max(axis=0).sum())
-        * max(1.0, config.width_mm / config.depth_mm)
-    )
+    far = 1.5 * float(np.abs(motion.plan.courses).max(axis=0).sum()) * max(1.0, config.width_mm / config.depth_mm)
     low = np.array([-far - 2.0, 0.0, drift.min() - reach_z])
     high = np.array([config.width_mm + far + 2.0, config.depth_mm + far + 0.6, drift.max() + reach_z])
     count = round(float(np.prod(high - low)) * config.scanner.scatterers_per_mm3)
@@ -114,9 +108,7 @@ def _place(
     sign = rng.choice((-1.0, 1.0), count)
     sheets = _sheets(config, anatomy, low, high, rng)
     reach_x, reach_y = (min(reach, far) for reach in motion.reach_mm)
-    near = (
-        (x > -reach_x - 2.0) & (x < config.width_mm + reach_x + 2.0) & (y < config.depth_mm + reach_y + 0.6)
-    )
+    near = (x > -reach_x - 2.0) & (x < config.width_mm + reach_x + 2.0) & (y < config.depth_mm + reach_y + 0.6)
     x, y, z = x[near], y[near], z[near]
     amplitude = anatomy.echo(x, y, z) * sign[near]
     joined = [np.concatenate(pair) for pair in zip((x, y, z, amplitude), sheets, strict=True)]
@@ -166,9 +158,7 @@ def _gains(
     return gain, noise.astype(np.float32)
 
 
-def _beam_loss(
-    config: PhantomConfig, anatomy: Anatomy, motion: TissueMotion, t: int, plane: float
-) -> FloatArray:
+def _beam_loss(config: PhantomConfig, anatomy: Anatomy, motion: TissueMotion, t: int, plane: float) -> FloatArray:
     """Return the two-way loss from the probe to each pixel in frame t, dB, (H, W)."""
     height, width = config.size
     rows = min(_BEAM_ROWS, height)

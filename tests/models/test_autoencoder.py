@@ -1,0 +1,93 @@
+"""Auto-encoder: shapes, identities of an untrained decoder, and that motion can be learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tests.factories import SMALL_AUTOENCODER
+from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
+from us_i2v.models.motion import deterministic_frames
+
+
+def build(**changes) -> Autoencoder:
+    torch.manual_seed(0)
+    return Autoencoder(AutoencoderConfig(**{**SMALL_AUTOENCODER.model_dump(), **changes}))
+
+
+@pytest.mark.parametrize("decoder", ["warp", "adain"])
+@pytest.mark.parametrize("mode", ["map", "vector"])
+@pytest.mark.parametrize("radius", [0, 2])
+def test_shapes(decoder, mode, radius):
+    model = build(decoder=decoder, latent_mode=mode, correlation_radius=radius)
+    video = torch.rand(2, 1, 16, 32, 32)
+    posterior = model.encode(video)
+    assert posterior.mean.shape == (2, *model.config.latent_shape)
+    motion = model.decode(posterior.mean, video[:, :, 0])
+    assert motion.n_frames == 16
+    assert motion.grid == ((16, 16) if decoder == "warp" else (32, 32))
+    assert bool((motion.scale >= 0).all())
+
+
+def test_base_latent_is_two_by_sixteen_by_sixteen_by_eight():
+    assert AutoencoderConfig().latent_shape == (8, 2, 16, 16)
+
+
+def test_untrained_warp_decoder_repeats_the_still_exactly():
+    model = build()
+    still = torch.rand(2, 1, 32, 32)
+    motion = model.decode(torch.randn(2, *model.config.latent_shape), still)
+    full = motion.resample((0, 0, *motion.grid), (32, 32))
+    assert torch.equal(deterministic_frames(still, full), still[:, :, None].expand(-1, -1, 16, -1, -1))
+
+
+def test_adain_frames_are_painted_through_the_same_interface():
+    model = build(decoder="adain")
+    still = torch.rand(1, 1, 32, 32)
+    motion = model.decode(torch.randn(1, *model.config.latent_shape), still)
+    frames = deterministic_frames(still, motion)
+    assert bool((frames >= -1e-6).all())
+    assert bool((frames <= 1 + 1e-6).all())
+    assert not torch.allclose(frames[:, :, 3], still, atol=1e-2)
+
+
+def test_kl_of_a_standard_normal_is_zero_and_grows():
+    zero = torch.zeros(2, 4, 2, 4, 4)
+    assert torch.equal(Posterior(zero, zero).kl(), torch.zeros(2))
+    assert float(Posterior(zero + 2, zero).kl()[0]) == pytest.approx(2.0)
+
+
+def test_black_clips_have_finite_gradients():
+    model = build()
+    posterior = model.encode(torch.zeros(1, 1, 16, 32, 32))
+    posterior.mean.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"temporal_strides": (1, 1, 1, 1)}, {"size": 40, "spatial_strides": (2, 2, 2, 2)}, {"size": 33}]
+)
+def test_impossible_strides_are_refused(bad):
+    with pytest.raises(ValidationError):
+        AutoencoderConfig(**bad)
+
+
+def test_a_translation_can_be_learnt():
+    """A few steps on one shifting texture beat repeating the still by half."""
+    torch.manual_seed(0)
+    model = build(correlation_radius=2)
+    base = torch.nn.functional.avg_pool2d(torch.rand(1, 1, 52, 52), 5, 1, 2)[:, :, 2:-2, 2:-2]
+    video = torch.stack([base[:, :, 8:40, 8 - t // 4 : 40 - t // 4] for t in range(16)], dim=2)
+    video = (video - video.mean()) / video.std() * 0.2 + 0.5
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    still = video[:, :, 0]
+    for _ in range(60):
+        motion = model.decode(model.encode(video).mean, still)
+        full = motion.resample((0, 0, *motion.grid), (32, 32))
+        loss = (deterministic_frames(still, full) - video).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    repeat = (video - still[:, :, None]).abs().mean()
+    assert float(loss.detach()) < 0.5 * float(repeat)

@@ -1,0 +1,105 @@
+"""Rendering: anchor, held contrast, and that the drawn change has the predicted size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.factories import textured_still
+from us_i2v.models.motion import Motion
+from us_i2v.models.render import SpeckleNoise, StillTexture, render
+from us_i2v.models.speckle import Grain, SpeckleProcess
+
+SIZE = 160
+MODEL = 80
+FRAMES = 6
+
+
+def setup(scale: float, seed: int = 5) -> tuple[torch.Tensor, Motion, StillTexture, SpeckleNoise]:
+    gray = torch.from_numpy(textured_still(SIZE, SIZE, seed=1)).float()[None, None] / 255
+    small = torch.nn.functional.interpolate(gray, (MODEL, MODEL), mode="bilinear", antialias=True)
+    grid = (40, 40)
+    zero = torch.zeros(1, 1, FRAMES, *grid)
+    motion = Motion(torch.zeros(1, 2, FRAMES, *grid), zero, zero + 1, zero, zero + scale)
+    texture = StillTexture.measure(gray, small, grid)
+    return gray, motion, texture, SpeckleNoise([seed], texture, MODEL, 0.8)
+
+
+@pytest.mark.parametrize("mode", ["additive", "stationary"])
+def test_frame_zero_is_the_still(mode):
+    still, motion, texture, noise = setup(0.03)
+    frames = render(still, motion, noise, texture, mode=mode)
+    assert torch.equal(frames[:, :, 0], still)
+    assert (frames[:, :, 1] - still).abs().mean() > 0.005
+
+
+@pytest.mark.parametrize("mode", ["additive", "stationary"])
+def test_no_scale_means_no_change(mode):
+    still, motion, texture, noise = setup(0.0)
+    frames = render(still, motion, noise, texture, mode=mode)
+    assert torch.allclose(frames, still[:, :, None].expand_as(frames), atol=2e-6)
+
+
+def test_stationary_texture_keeps_its_contrast_and_additive_does_not():
+    still, motion, texture, noise = setup(0.06)
+    kept = render(still, motion, noise, texture, mode="stationary")
+    ratio = kept[0, 0, -1].std() / still.std()
+    assert 0.93 < float(ratio) < 1.07
+    still, motion, texture, noise = setup(0.06)
+    added = render(still, motion, noise, texture, mode="additive")
+    assert float(added[0, 0, -1].std() / still.std()) > 1.1
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.05])
+@pytest.mark.parametrize("mode", ["additive", "stationary"])
+def test_drawn_change_has_the_predicted_size_at_model_size(mode, scale):
+    changes = []
+    for seed in range(6):
+        still, motion, texture, noise = setup(scale, seed)
+        frames = render(still, motion, noise, texture, mode=mode)
+        last = (frames[:, :, -1] - still)[:, :, 16:-16, 16:-16]
+        small = torch.nn.functional.interpolate(last, (64, 64), mode="bilinear", antialias=True)
+        changes.append(small.square().mean())
+    measured = float(torch.stack(changes).mean().sqrt())
+    assert 0.8 * scale < measured < 1.2 * scale
+
+
+def test_same_seed_same_frames_other_seed_others():
+    frames = []
+    for seed in (5, 5, 6):
+        still, motion, texture, noise = setup(0.05, seed)
+        frames.append(render(still, motion, noise, texture))
+    assert torch.equal(frames[0], frames[1])
+    assert not torch.equal(frames[0], frames[2])
+
+
+def test_parts_equal_the_whole():
+    still, motion, texture, noise = setup(0.05)
+    whole = render(still, motion, noise, texture)
+    still, motion, texture, noise = setup(0.05)
+    first = render(still, motion.frames(0, 2), noise, texture)
+    rest = render(still, motion.frames(2, FRAMES), noise, texture, anchor=False)
+    assert torch.allclose(torch.cat([first, rest], dim=2), whole, atol=1e-6)
+
+
+def test_process_has_unit_variance_the_grain_and_the_correlation_asked_for():
+    gray = textured_still(200, 200, seed=3).astype("float32") / 255
+    grain = Grain.measure(gray)
+    process = SpeckleProcess([1, 2], (200, 200), grain, 0.7, "test")
+    noise = process.take(9)
+    assert noise.shape == (2, 1, 9, 200, 200)
+    assert torch.equal(noise[:, :, 0], torch.zeros_like(noise[:, :, 0]))
+    assert float(noise[:, :, 1:].std()) == pytest.approx(1.0, abs=0.05)
+    a, b = noise[:, :, 1:-1].flatten(), noise[:, :, 2:].flatten()
+    assert float((a * b).mean() / (a.std() * b.std())) == pytest.approx(0.7, abs=0.03)
+    # The texture is smoothed by a Gaussian of 1.5 px; its grain must reach the noise.
+    field = noise[0, 0, 1]
+    lag1 = float((field[:, :-1] * field[:, 1:]).mean() / field.square().mean())
+    assert 0.75 < lag1 < 0.97
+
+
+def test_noise_of_a_sample_does_not_depend_on_its_batch():
+    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255)
+    together = SpeckleProcess([1, 2], (32, 48), grain, 0.7, "test").take(3)
+    alone = SpeckleProcess([2], (32, 48), grain, 0.7, "test").take(3)
+    assert torch.equal(together[1], alone[0])
