@@ -29,9 +29,7 @@ def shared_data() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests were skipped for lack of real data."""
-    skipped = [
-        report for report in terminalreporter.stats.get("skipped", []) if NOT_SET in str(report.longrepr)
-    ]
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NOT_SET in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(
             f"{len(skipped)} tests were skipped for lack of real data: {NOT_SET} (see CONTRIBUTING.md)."

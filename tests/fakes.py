@@ -87,8 +87,4 @@ def write_busi(root: Path, counts: dict[str, int]) -> Path:
 
 def tree(root: Path) -> dict[str, bytes]:
     """All files below a folder and their bytes."""
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

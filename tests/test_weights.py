@@ -122,5 +122,5 @@ def test_unwritable_target(path, tmp_path):
     weights = load_weights(path)
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(OutputError, match="Cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         save_weights(blocker / "x.safetensors", weights.header, weights.tensors)

@@ -131,9 +131,7 @@ def test_running_again_makes_nothing(data: Path, tmp_path: Path) -> None:
         ("manifest", "npz"),
     ],
 )
-def test_kill_and_continue_gives_the_same_folder(
-    data: Path, tmp_path: Path, moment: str, ending: str
-) -> None:
+def test_kill_and_continue_gives_the_same_folder(data: Path, tmp_path: Path, moment: str, ending: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(data, whole, ending=ending)
     code = f"""
@@ -285,9 +283,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(data: Path, tmp_path: Path) ->
     assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "fewer" / name).read_bytes()
 
 
-def test_an_error_while_writing_stops_the_run(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_while_writing_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -299,9 +295,7 @@ def test_an_error_while_writing_stops_the_run(
     assert set(tree(tmp_path / "out")) == {"settings.json"}
 
 
-def test_only_one_clip_waits_to_be_written(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_one_clip_waits_to_be_written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory: when clip k + 2 is asked for, clip k has been written."""
     out = tmp_path / "out"
     missing: list[int] = []

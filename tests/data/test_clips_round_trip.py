@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SIZES = [(101, 77), (64, 48), (33, 64)]
 EXACT = [("a.mp4", True), ("a.avi", True), ("a.mkv", False), ("a.npz", False), ("a", False)]
-LOSSY = [("a.mp4", 32, 3.0), ("a.avi", 32, 3.0)]
+LOSSY = [("a.mp4", 20, 3.0), ("a.avi", 20, 3.0)]
 
 
 def speckle(size: tuple[int, int], n: int = 9, seed: int = 0) -> Frames:

@@ -69,9 +69,7 @@ def _complete(out: Path, jobs: Sequence[Job], shards: int) -> bool:
     for index in range(1, shards + 1):
         listing = out / f"unreadable{Shard(index, shards).suffix}.txt"
         if listing.exists():
-            skipped.update(
-                line.split("\t", 1)[0] for line in listing.read_text(encoding="utf-8").splitlines()
-            )
+            skipped.update(line.split("\t", 1)[0] for line in listing.read_text(encoding="utf-8").splitlines())
     return all(job.source.name in skipped or (out / job.output).exists() for job in jobs)
 
 

@@ -117,17 +117,13 @@ def clips_of_each(sources: Sequence[Source], clips_per_image: int, *, balance: b
     counts = [0] * len(sources)
     for indices in members.values():
         each, rest = divmod(target, len(indices))
-        order = sorted(
-            indices, key=lambda i: derive_seed(seed, "balance", sources[i].name, sources[i].sha256)
-        )
+        order = sorted(indices, key=lambda i: derive_seed(seed, "balance", sources[i].name, sources[i].sha256))
         for rank, index in enumerate(order):
             counts[index] = each + (rank < rest)
     return counts
 
 
-def plan_jobs(
-    sources: Sequence[Source], *, clips_per_image: int, balance: bool, seed: int, ending: str
-) -> list[Job]:
+def plan_jobs(sources: Sequence[Source], *, clips_per_image: int, balance: bool, seed: int, ending: str) -> list[Job]:
     """Return all jobs, ordered by still and clip.
 
     A clip is named `<folder of the still>/<stem>_<clip>`; where two stills of a folder differ in their

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from us_i2v import __version__
 from us_i2v.augmentation.outputs import check_folder_writable, write_text
-from us_i2v.config import Config, read_mapping
+from us_i2v.config import Config, flatten, read_mapping
 from us_i2v.errors import ConfigError, OutputError
 from us_i2v.pipeline import GenerateOptions
 
@@ -50,13 +49,12 @@ def check_settings(out: Path, settings: AugmentSettings) -> None:
     """
     path = out / SETTINGS_NAME
     if path.exists():
-        before = _flatten(read_mapping(path))
-        now = _flatten(settings.model_dump(mode="json"))
+        before = flatten(read_mapping(path))
+        now = flatten(settings.model_dump(mode="json"))
         for key in [*now, *(key for key in before if key not in now)]:
             if before.get(key) != now.get(key):
                 raise ConfigError(
-                    f"Output folder '{out}' was made with {key} = {before.get(key)!r}, "
-                    f"now it is {now.get(key)!r}.",
+                    f"Output folder '{out}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}.",
                     "Use the same data and settings to continue, or another output folder.",
                 )
     elif out.is_dir():
@@ -75,14 +73,3 @@ def pin_settings(out: Path, settings: AugmentSettings, staging: Path) -> None:
     if not path.exists():
         write_text(path, settings.dump(), staging)
     check_settings(out, settings)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn {"a": {"b": 1}} into {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -139,9 +139,7 @@ def _make(generator: Generator, job: Job, settings: AugmentSettings) -> Generate
     still = read_still(job.source.path)
     size = (still.shape[0], still.shape[1])
     mask = read_masks(job.source.masks, size) if job.source.masks else None
-    (clip,) = generator(
-        still, mask=mask, seed=job.seed, num_clips=1, options=settings.options, size=settings.size
-    )
+    (clip,) = generator(still, mask=mask, seed=job.seed, num_clips=1, options=settings.options, size=settings.size)
     return clip
 
 

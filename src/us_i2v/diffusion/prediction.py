@@ -47,9 +47,7 @@ def target(prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Coefficient, 
     return spread(alpha, x0) * eps - spread(sigma, x0) * x0
 
 
-def to_x0(
-    prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficient, sigma: Coefficient
-) -> Tensor:
+def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficient, sigma: Coefficient) -> Tensor:
     """Return the clean sample that a network output stands for, in x_t's shape."""
     if prediction == "x0":
         return output
@@ -59,9 +57,7 @@ def to_x0(
     return a * x_t - s * output
 
 
-def to_eps(
-    prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficient, sigma: Coefficient
-) -> Tensor:
+def to_eps(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficient, sigma: Coefficient) -> Tensor:
     """Return the noise that a network output stands for, in x_t's shape."""
     if prediction == "eps":
         return output

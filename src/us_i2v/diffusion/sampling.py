@@ -63,9 +63,7 @@ def sample(
         ScheduleError: If steps, start, bound or seeds are out of range, or a random sampler has no noise.
     """
     if clip_x0 is not None and not clip_x0 > 0.0:
-        raise ScheduleError(
-            f"clip_x0 is {clip_x0:g}, a positive bound is needed.", "Use None to switch clipping off."
-        )
+        raise ScheduleError(f"clip_x0 is {clip_x0:g}, a positive bound is needed.", "Use None to switch clipping off.")
     times = time_grid(schedule, steps, spacing, start)
     draw = _noise_source(step_noise, noise) if sampler.stochastic else None
     time_type = torch.promote_types(noise.dtype, torch.float32)  # bfloat16 cannot tell t = 0.997 from 1.

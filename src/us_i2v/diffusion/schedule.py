@@ -56,9 +56,7 @@ class BaseSchedule(Config, ABC):
         timesteps: T, the number of transitions of the discrete chain.
     """
 
-    timesteps: int = Field(
-        default=1000, ge=2, le=1_000_000, description="Transitions T of the discrete chain"
-    )
+    timesteps: int = Field(default=1000, ge=2, le=1_000_000, description="Transitions T of the discrete chain")
 
     @abstractmethod
     def log_alpha_bar(self, t: Tensor) -> Tensor:
@@ -94,17 +92,11 @@ class BaseSchedule(Config, ABC):
 
     def training_times(self, u: Tensor) -> Tensor:
         """Map uniform numbers 0 <= u < 1 to the chain's times i/T, i uniform in 1..T (Eq. 3 of LDDM)."""
-        return (
-            (torch.floor(u.double() * self.timesteps).clamp(0, self.timesteps - 1) + 1)
-            .div(self.timesteps)
-            .to(u)
-        )
+        return (torch.floor(u.double() * self.timesteps).clamp(0, self.timesteps - 1) + 1).div(self.timesteps).to(u)
 
     def _checked_log_alpha_bar(self, t: Tensor) -> Tensor:
         if not t.is_floating_point():
-            raise ScheduleError(
-                f"Diffusion times are {t.dtype}, floating point is needed.", "Pass t = i / timesteps."
-            )
+            raise ScheduleError(f"Diffusion times are {t.dtype}, floating point is needed.", "Pass t = i / timesteps.")
         exact = t.detach().to(device="cpu", dtype=torch.float64)
         outside = ~((exact >= 0.0) & (exact <= 1.0))
         if bool(outside.any()):
@@ -179,9 +171,7 @@ class Cosine(BaseSchedule):
     """
 
     kind: Literal["cosine"] = "cosine"
-    offset: float = Field(
-        default=0.008, gt=0.0, le=0.5, description="s, keeps sigma from vanishing near t = 0"
-    )
+    offset: float = Field(default=0.008, gt=0.0, le=0.5, description="s, keeps sigma from vanishing near t = 0")
     max_beta: float = Field(default=0.999, gt=0.0, lt=1.0, description="Largest transition variance")
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
@@ -193,9 +183,7 @@ class Cosine(BaseSchedule):
     def _unclamped(self, t: Tensor) -> Tensor:
         scale = 0.5 * math.pi / (1.0 + self.offset)
         # cos(pi/2) is 6e-17 in float64, never exactly 0, so the logarithm stays finite.
-        return 2.0 * (
-            torch.log(torch.cos((t + self.offset) * scale)) - math.log(math.cos(self.offset * scale))
-        )
+        return 2.0 * (torch.log(torch.cos((t + self.offset) * scale)) - math.log(math.cos(self.offset * scale)))
 
 
 Schedule = Annotated[Linear | Constant | Cosine, Field(discriminator="kind")]
@@ -209,9 +197,7 @@ SCHEDULES: dict[str, type[Linear] | type[Constant] | type[Cosine]] = {
 """Every schedule by its `kind`."""
 
 
-def time_grid(
-    schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", start: float = 1.0
-) -> list[float]:
+def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", start: float = 1.0) -> list[float]:
     """Return steps + 1 falling times, from `start` to exactly 0.
 
     Args:
@@ -226,13 +212,9 @@ def time_grid(
         ScheduleError: If `steps` or `start` is out of range.
     """
     if steps < 1:
-        raise ScheduleError(
-            f"{steps} sampling steps were asked for, at least 1 is needed.", "Use --steps 25."
-        )
+        raise ScheduleError(f"{steps} sampling steps were asked for, at least 1 is needed.", "Use --steps 25.")
     if not 0.0 < start <= 1.0:
-        raise ScheduleError(
-            f"Start time {start:g} is outside 0..1 (0 excluded).", "Start at 1 for pure noise."
-        )
+        raise ScheduleError(f"Start time {start:g} is outside 0..1 (0 excluded).", "Start at 1 for pure noise.")
     if spacing == "log_snr":
         return _log_snr_grid(schedule, steps, start)
     power = 2 if spacing == "quadratic" else 1

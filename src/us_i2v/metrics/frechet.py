@@ -91,9 +91,7 @@ def frechet_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """
     x, y = _checked(a), _checked(b)
     if x.shape[1] != y.shape[1]:
-        raise DataError(
-            f"Features have {x.shape[1]} and {y.shape[1]} dimensions.", "Use one feature network."
-        )
+        raise DataError(f"Features have {x.shape[1]} and {y.shape[1]} dimensions.", "Use one feature network.")
     if max(len(x), len(y)) > x.shape[1]:
         return frechet_from_moments(moments(x), moments(y))
     mean_x, mean_y = x.mean(0), y.mean(0)
@@ -178,9 +176,7 @@ def bootstrap_by_groups(
     rng = numpy_generator(seed, "frechet-bootstrap")
     values = []
     for _ in range(repeats):
-        i, j = (
-            np.concatenate([side[k] for k in rng.integers(len(side), size=len(side))]) for side in members
-        )
+        i, j = (np.concatenate([side[k] for k in rng.integers(len(side), size=len(side))]) for side in members)
         values.append(frechet_distance(x[i], y[j]))
     return Spread.of(values)
 
@@ -190,9 +186,7 @@ def _combine(mean_difference: Array, trace_a: float, trace_b: float, overlap: fl
     return max(float(mean_difference @ mean_difference) + trace_a + trace_b - 2.0 * overlap, 0.0)
 
 
-def _draws(
-    rng: np.random.Generator, count: int, n: int, draws: int, disjoint: bool
-) -> Iterator[npt.NDArray[np.intp]]:
+def _draws(rng: np.random.Generator, count: int, n: int, draws: int, disjoint: bool) -> Iterator[npt.NDArray[np.intp]]:
     if disjoint:
         order = rng.permutation(count)
         yield from (order[k * n : (k + 1) * n] for k in range(draws))
@@ -207,9 +201,7 @@ def _members(labels: npt.NDArray[np.str_]) -> list[npt.NDArray[np.intp]]:
 
 def _labels(groups: Sequence[str], count: int) -> npt.NDArray[np.str_]:
     if len(groups) != count:
-        raise DataError(
-            f"{len(groups)} groups were given for {count} feature vectors.", "Give one group a clip."
-        )
+        raise DataError(f"{len(groups)} groups were given for {count} feature vectors.", "Give one group a clip.")
     return np.asarray(groups, dtype=np.str_)
 
 

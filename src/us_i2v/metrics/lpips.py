@@ -115,9 +115,7 @@ class LPIPS(nn.Module):
             InputError: If the shapes differ or are none of the above.
         """
         if x.shape != y.shape:
-            raise InputError(
-                f"LPIPS got pictures of {tuple(x.shape)} and {tuple(y.shape)}.", "Resize one of them."
-            )
+            raise InputError(f"LPIPS got pictures of {tuple(x.shape)} and {tuple(y.shape)}.", "Resize one of them.")
         terms = [
             head((u - v).square())
             for head, u, v in zip(self._heads(), self._unit_features(x), self._unit_features(y), strict=True)

@@ -123,7 +123,7 @@ def encode_windows(
                 labels.index(w.label) if w.label in labels else UNKNOWN_LABEL for w in windows
             ]
             names += [w.name for w in windows]
-            if (first // _ENCODE_BATCH) % 100 == 0:
+            if first and (first // _ENCODE_BATCH) % 100 == 0:
                 reporter.message(f"encoded {first} of {count} windows")
         for array in arrays.values():
             array.flush()

@@ -13,7 +13,6 @@ import math
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -188,7 +187,7 @@ def _epoch(
     measured = task.validate(ema.module, step)
     row = {"step": step, "loss": loss, **values, **{f"val_{k}": v for k, v in measured.items()}}
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "seconds": round(time.perf_counter(), 1)}) + "\n")
+        file.write(json.dumps(row) + "\n")
     task.export(ema.module)
     text = ", ".join(f"{k} {v:.4g}" for k, v in measured.items())
     reporter.message(f"step {step}: {text}" if text else f"step {step}: saved")

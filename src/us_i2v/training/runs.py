@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from us_i2v.config import Config, read_mapping
+from us_i2v.config import Config, flatten, read_mapping
 from us_i2v.data.atomic import write_bytes
 from us_i2v.data.datasets import find_samples
 from us_i2v.data.training_clips import (
@@ -41,7 +41,7 @@ def start_run(out: Path, config: Config, *, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "samples").mkdir(exist_ok=True)
         if resume and path.exists():
-            old, new = read_mapping(path), config.model_dump(mode="json")
+            old, new = flatten(read_mapping(path)), flatten(config.model_dump(mode="json"))
             for key in sorted(old.keys() | new.keys()):
                 if old.get(key) != new.get(key):
                     raise ConfigError(

@@ -74,13 +74,9 @@ class Sampler(Config, ABC):
             ScheduleError: If s >= t, a time is outside 0..1, or noise is missing.
         """
 
-    def _levels(
-        self, schedule: BaseSchedule, t: float, s: float, noise: Tensor | None
-    ) -> tuple[Level, Level]:
+    def _levels(self, schedule: BaseSchedule, t: float, s: float, noise: Tensor | None) -> tuple[Level, Level]:
         if not s < t:
-            raise ScheduleError(
-                f"A sampling step from t = {t:g} to s = {s:g} does not go down.", "Pass s < t."
-            )
+            raise ScheduleError(f"A sampling step from t = {t:g} to s = {s:g} does not go down.", "Pass s < t.")
         if self.stochastic and noise is None:
             raise ScheduleError(
                 f"{type(self).__name__} is a random sampler and got no noise.",

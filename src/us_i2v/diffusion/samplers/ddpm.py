@@ -27,9 +27,7 @@ class DDPM(Sampler):
     """
 
     kind: Literal["ddpm"] = "ddpm"
-    variance: Literal["small", "large"] = Field(
-        default="small", description="Variance of each reverse transition"
-    )
+    variance: Literal["small", "large"] = Field(default="small", description="Variance of each reverse transition")
     order: ClassVar[int] = 0
 
     @property
