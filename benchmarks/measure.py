@@ -39,6 +39,7 @@ from us_i2v.weights import load_weights
 
 FRAMES = 16
 CROP = 112
+BLANK = 5
 
 
 def windows(data: Path, source: str, per_clip: int = 1) -> list[dict]:
@@ -61,7 +62,10 @@ def windows(data: Path, source: str, per_clip: int = 1) -> list[dict]:
             continue
         fps = reader.fps * len(indices) / reader.n_frames
         for start in np.unique(np.linspace(0, last, per_clip).astype(int)) if per_clip > 1 else [last // 2]:
+            # Some recordings begin black: nothing can be made from such a still.
             frames = to_gray(reader.read([indices[start + stride * k] for k in range(FRAMES)]))
+            if frames[0].mean() < BLANK:
+                continue
             found.append(
                 {"name": path.stem, "group": row["patient_or_group"], "frames": frames, "interval": stride / fps}
             )

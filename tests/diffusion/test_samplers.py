@@ -24,9 +24,7 @@ VARIANTS: dict[str, Sampler] = {
     "ddim-full": DDIM(eta=1.0),
 }
 all_samplers = pytest.mark.parametrize("sampler", VARIANTS.values(), ids=list(VARIANTS))
-all_schedules = pytest.mark.parametrize(
-    "schedule", [kind() for kind in SCHEDULES.values()], ids=list(SCHEDULES)
-)
+all_schedules = pytest.mark.parametrize("schedule", [kind() for kind in SCHEDULES.values()], ids=list(SCHEDULES))
 
 STEPS = 40
 BETAS = linear_betas(0.002, 0.3, STEPS)
@@ -67,9 +65,7 @@ def plain_moments(variance: str, eta: float | None) -> tuple[float, float]:
     ],
 )
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
-def test_moments_equal_the_plain_chain(
-    sampler: Sampler, variance: str, eta: float | None, prediction: str
-) -> None:
+def test_moments_equal_the_plain_chain(sampler: Sampler, variance: str, eta: float | None, prediction: str) -> None:
     n = 40_000
     g = generator(11)
     noise = torch.randn(n, 1, generator=g, dtype=torch.float64)

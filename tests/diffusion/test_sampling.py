@@ -83,6 +83,20 @@ def test_every_spacing_reaches_the_data(spacing: str) -> None:
     torch.testing.assert_close(out, model.transport(noise, 1.0, 0.0), rtol=0, atol=0.02)
 
 
+def test_spacing_decides_how_much_spread_few_steps_keep() -> None:
+    model = IdealDenoiser(Linear(), mu=0.0, s=0.3)
+    noise = torch.linspace(-2, 2, 5, dtype=torch.float64).reshape(5, 1)
+    exact = model.transport(noise, 1.0, 0.0).std()
+
+    def kept(spacing: str) -> float:
+        out = sample(model, Linear(), "x0", DPMSolver(), noise, 10, spacing=spacing)  # type: ignore[arg-type]
+        return float(out.std() / exact)
+
+    assert kept("uniform") < 0.7
+    assert kept("quadratic") == pytest.approx(1, abs=0.05)
+    assert kept("log_snr") == pytest.approx(1, abs=0.05)
+
+
 def test_half_precision_stays_half_and_no_graph_is_kept() -> None:
     weight = torch.ones((), requires_grad=True)
 

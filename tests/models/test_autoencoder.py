@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from tests.factories import SMALL_AUTOENCODER
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
+from us_i2v.models.blocks import Conv3d
 from us_i2v.models.motion import deterministic_frames
 
 
@@ -63,6 +64,25 @@ def test_black_clips_have_finite_gradients():
     posterior = model.encode(torch.zeros(1, 1, 16, 32, 32))
     posterior.mean.square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("frames", [2, 4, 8])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 2, 2)])
+def test_convolution_under_autocast_equals_the_exact_one(frames, stride):
+    torch.manual_seed(0)
+    layer = Conv3d(4, 6, 3, stride=stride, padding=1)
+    x = torch.randn(2, 4, frames, 8, 8)
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x)
+    assert half.shape == exact.shape
+    assert torch.allclose(exact, half.float(), atol=0.03)
+    half.float().square().sum().backward()
+    weight, bias = layer.weight.grad.clone(), layer.bias.grad.clone()
+    layer.zero_grad()
+    exact.square().sum().backward()
+    assert torch.allclose(weight, layer.weight.grad, rtol=0.05, atol=0.02 * float(layer.weight.grad.abs().max()))
+    assert torch.allclose(bias, layer.bias.grad, rtol=0.05, atol=0.02 * float(layer.bias.grad.abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,11 @@ SCHEDULES: dict[str, type[Linear] | type[Constant] | type[Cosine]] = {
 def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", start: float = 1.0) -> list[float]:
     """Return steps + 1 falling times, from `start` to exactly 0.
 
+    With few steps the spacing decides how much of the data's spread survives: narrow data are made
+    near t = 0, where even steps are too coarse. An ideal denoiser of N(0, 0.3^2), linear schedule,
+    DPM-Solver++ 2M, 10 steps: samples lose 35 % of the standard deviation with "uniform", 4 % with
+    "quadratic", 3 % with "log_snr". "uniform" is for the full chain.
+
     Args:
         schedule: Only the log-SNR spacing needs it.
         steps: Number of network evaluations, >= 1.

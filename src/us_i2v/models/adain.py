@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from us_i2v.models.blocks import StillPyramid, over_time
+from us_i2v.models.blocks import Conv3d, StillPyramid, over_time
 from us_i2v.models.motion import Motion
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class AdaINBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, c_still: int, c_latent: int) -> None:
         super().__init__()
         self.spade = nn.Conv2d(c_still, 2 * c_in, 3, padding=1)
-        self.conv1 = nn.Conv3d(c_in, c_out, 3, padding=1)
+        self.conv1 = Conv3d(c_in, c_out, 3, padding=1)
         self.adain = nn.Linear(c_latent, 2 * c_out)
-        self.conv2 = nn.Conv3d(c_out, c_out, 3, padding=1)
+        self.conv2 = Conv3d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv3d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, still: Tensor, pooled: Tensor) -> Tensor:
@@ -61,13 +61,13 @@ class AdaINDecoder(nn.Module):
         c_z = config.latent_channels
         self.config = config
         self.pyramid = StillPyramid((p_fine, p_mid, p_coarse))
-        self.enter = nn.Conv3d(c_z, c0, 3, padding=1)
+        self.enter = Conv3d(c_z, c0, 3, padding=1)
         self.block1 = AdaINBlock(c0, c0, p_coarse, c_z)
         self.block2 = AdaINBlock(c0, c1, p_mid, c_z)
         self.block3 = AdaINBlock(c1, c2, p_fine, c_z)
         self.full = nn.Conv2d(1, c2, 3, padding=1)
         self.block4 = AdaINBlock(c2, c2, c2, c_z)
-        self.head = nn.Conv3d(c2, 2, 3, padding=1)
+        self.head = Conv3d(c2, 2, 3, padding=1)
 
     def forward(self, z: Tensor, still: Tensor) -> Motion:
         """Z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on the H x W grid."""

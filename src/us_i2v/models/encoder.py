@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from us_i2v.models.blocks import ResBlock3d, fold_time, group_norm, over_time, unfold_time
+from us_i2v.models.blocks import Conv3d, ResBlock3d, fold_time, group_norm, over_time, unfold_time
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class VideoEncoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = config.encoder_widths
-        self.stem = nn.Conv3d(2, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        self.stem = Conv3d(2, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
         self.stem_norm = group_norm(widths[0])
         self.correlation: LocalCorrelation | None = None
         c_in = widths[0]
