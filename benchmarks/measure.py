@@ -208,11 +208,11 @@ def generate(arguments: argparse.Namespace) -> dict:
             "additive": make(model, some, texture="additive")[0],
         }
         groups = [row["group"] for row in rows]
-        flow = {"generated": flows, "speckle_0": quiet_flows, "real": [real_flow(autoencoder, row) for row in rows]}
+        flow = {"generated": flows, "speckle_0": quiet_flows, "real": [real_flow(autoencoder, row) for row in some]}
         entry: dict = {"n": len(rows), "n_some": len(some), "groups": len(set(groups))}
         entry["flow_px_128_mean_median"] = {k: [float(np.mean(v)), float(np.median(v))] for k, v in flow.items()}
         for name, clips in variants.items():
-            entry[name] = summary([describe(clip) for clip in clips])
+            entry[name] = summary([describe(clip) for clip in clips[: arguments.some]])
         entry["energy_ratio"] = {
             key: entry["generated"][key] / entry["real"][key] for key in ("energy_128_mean", "energy_native_mean")
         }
@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--adain", type=Path)
     parser.add_argument("-n", type=int, default=300, help="clips a source at most")
-    parser.add_argument("--some", type=int, default=60, help="clips of the variants without speckle and additive")
+    parser.add_argument("--some", type=int, default=100, help="clips that are described, and made in variants")
     parser.add_argument("--sources", default="lung_blues,lung_pocus")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path)

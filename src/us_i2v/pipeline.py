@@ -27,6 +27,7 @@ from us_i2v.devices import choose_device
 from us_i2v.diffusion.guidance import ClassifierFreeGuidance
 from us_i2v.diffusion.samplers import DDIM, DDPM, DPMSolver, Sampler
 from us_i2v.diffusion.sampling import sample
+from us_i2v.diffusion.schedule import Spacing
 from us_i2v.errors import ConfigError, InputError
 from us_i2v.models.denoiser import Conditions
 from us_i2v.models.motion import Motion, warp_mask
@@ -129,7 +130,7 @@ class LDDM:
         guidance = 1.0 if conditions.label is None or options.guidance is None else options.guidance
         guided = ClassifierFreeGuidance(model, unlabelled, guidance)
         noise = per_sample_noise(seeds, self.header.autoencoder.latent_shape, "latent").to(self.device)
-        sampler, steps = choose_sampler(options)
+        sampler, steps, spacing = choose_sampler(options)
         seeds = [derive_seed(seed, "sampler") for seed in seeds]
         z = sample(
             guided,
@@ -139,7 +140,7 @@ class LDDM:
             noise,
             steps,
             step_noise=seeds,
-            spacing="log_snr",
+            spacing=spacing,
         )
         return z * self.sd + self.mean
 
@@ -158,16 +159,20 @@ class LDDM:
         return Conditions(stills, label, None, torch.full((b,), interval, device=self.device))
 
 
-def choose_sampler(options: GenerateOptions) -> tuple[Sampler, int]:
-    """Return the sampler and its number of steps (defaults: dpm-solver 12, ddim 25, ddpm 250)."""
+def choose_sampler(options: GenerateOptions) -> tuple[Sampler, int, Spacing]:
+    """Return the sampler, its number of steps and how its times lie.
+
+    Defaults: dpm-solver 12, ddim 25, ddpm 250 steps. Few steps are spaced evenly in sqrt(t): on a uniform grid
+    12 of them lose up to half of the spread of a narrow latent, on this one under 4 % (ideal Gaussian denoiser).
+    """
     name = options.sampler or "dpm-solver"
-    table: dict[str, tuple[Sampler, int]] = {
-        "dpm-solver": (DPMSolver(), 12),
-        "ddim": (DDIM(), 25),
-        "ddpm": (DDPM(), 250),
+    table: dict[str, tuple[Sampler, int, Spacing]] = {
+        "dpm-solver": (DPMSolver(), 12, "quadratic"),
+        "ddim": (DDIM(), 25, "quadratic"),
+        "ddpm": (DDPM(), 250, "uniform"),
     }
-    sampler, steps = table[name]
-    return sampler, options.steps or steps
+    sampler, steps, spacing = table[name]
+    return sampler, options.steps or steps, spacing
 
 
 def frame_interval(typical: float, known: tuple[float, float], fps: float | None) -> float:
@@ -254,7 +259,7 @@ class ImageToVideo:
         filled = still.filled.to(self.device)
         for first in range(0, options.frames, per_part):
             part = motion.frames(first, first + per_part)
-            out = render(filled, part, noise, texture, mode=options.texture, anchor=first == 0)
+            out = render(filled, part, noise, texture, mode=options.texture)
             frames.append(still.compose(out[0].cpu()))
             if mask is not None:
                 full = part.resample((0, 0, *motion.grid), still.size)

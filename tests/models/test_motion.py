@@ -101,4 +101,13 @@ def test_scaled_by_zero_is_at_rest():
 def test_frames_cuts_every_field():
     part = motion(frames=5).frames(1, 4)
     assert part.n_frames == 3
+    assert part.anchor == -1
     assert part.scale.shape == (1, 1, 3, 10, 14)
+
+
+def test_another_anchor_is_at_rest():
+    flow = torch.ones(1, 2, 3, 10, 14)
+    resting = Motion(flow, *(torch.ones(1, 1, 3, 10, 14) for _ in range(4)), anchor=2).anchored()
+    assert bool(resting.flow[:, :, :2].all())
+    assert not resting.flow[:, :, 2].any()
+    assert resting.frames(1, 3).anchor == 1

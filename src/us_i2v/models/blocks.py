@@ -56,7 +56,7 @@ class Conv3d(nn.Conv3d):
         if t > _SHORT or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         taps = self.weight.transpose(1, 2).transpose(0, 1).flatten(0, 1)
-        y = F.conv2d(fold_time(x), taps, None, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
+        y = F.conv2d(fold_time(x), taps, None, self.stride[1:], self.padding[1:])
         before, here, after = y.reshape(b, t, 3, self.out_channels, *y.shape[-2:]).unbind(2)
         out = here.clone()
         out[:, 1:] += before[:, :-1]

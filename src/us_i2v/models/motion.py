@@ -7,12 +7,12 @@ A decoder never paints. The mean frames that a motion stands for are
 and gate_t * scale_t is the standard deviation of what they leave out; `render` draws that.
 
 Conventions: flow is a backward displacement in cells of the motion's own grid; gain 0, gate 0 and flow 0 give
-the still exactly. Frame 0 is always the still.
+the still exactly. Each motion names the frame that is the still, its anchor (frame 0 of a generated clip).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -33,6 +35,7 @@ class Motion:
         gate: (B, 1, T, h, w), 0..1, where the residual acts.
         mean: (B, 1, T, h, w), mean of the residual, gray in 0..1 units.
         scale: (B, 1, T, h, w), standard deviation of the residual, same units, >= 0.
+        anchor: Index of the frame that is the still; outside 0..T-1 in a part that does not hold it.
     """
 
     flow: Tensor
@@ -40,6 +43,7 @@ class Motion:
     gate: Tensor
     mean: Tensor
     scale: Tensor
+    anchor: int = 0
 
     @property
     def n_frames(self) -> int:
@@ -51,10 +55,16 @@ class Motion:
         """(h, w) of the grid."""
         return int(self.flow.shape[3]), int(self.flow.shape[4])
 
-    def map(self, **changes: Tensor) -> Motion:
-        """Return a copy with some fields replaced."""
-        fields = {name: getattr(self, name) for name in ("flow", "gain", "gate", "mean", "scale")}
-        return Motion(**{**fields, **changes})
+    def map(self, change: Callable[[Tensor], Tensor]) -> Motion:
+        """Return a copy with every field changed alike."""
+        return replace(
+            self,
+            flow=change(self.flow),
+            gain=change(self.gain),
+            gate=change(self.gate),
+            mean=change(self.mean),
+            scale=change(self.scale),
+        )
 
     def first(self, n_frames: int) -> Motion:
         """Return the first `n_frames` frames."""
@@ -62,23 +72,23 @@ class Motion:
 
     def frames(self, start: int, stop: int) -> Motion:
         """Return frames start .. stop - 1."""
-        fields = (self.flow, self.gain, self.gate, self.mean, self.scale)
-        return Motion(*(x[:, :, start:stop] for x in fields))
+        return replace(self.map(lambda x: x[:, :, start:stop]), anchor=self.anchor - start)
 
     def in_float32(self) -> Motion:
         """Return the fields as float32."""
-        return Motion(*(x.float() for x in (self.flow, self.gain, self.gate, self.mean, self.scale)))
+        return self.map(lambda x: x.float())
 
     def anchored(self) -> Motion:
-        """Return the motion with frame 0 at rest, so that it renders as the still itself."""
-        keep = torch.ones(self.n_frames, device=self.flow.device, dtype=self.flow.dtype)
-        keep[0] = 0
+        """Return the motion with the anchor frame at rest, so that it renders as the still itself."""
+        frame = torch.arange(self.n_frames, device=self.flow.device)
+        keep = (frame != self.anchor).to(self.flow.dtype)
         keep = keep[None, None, :, None, None]
-        return self.map(flow=self.flow * keep, gain=self.gain * keep, gate=self.gate * keep)
+        return replace(self, flow=self.flow * keep, gain=self.gain * keep, gate=self.gate * keep)
 
     def scaled(self, motion: float = 1.0, speckle: float = 1.0) -> Motion:
         """Scale the movement (flow, gain, mean) and the drawn residual."""
-        return self.map(
+        return replace(
+            self,
             flow=self.flow * motion,
             gain=self.gain * motion,
             mean=self.mean * motion,
@@ -115,6 +125,7 @@ class Motion:
             gate=apply(self.gate, linear),
             mean=apply(self.mean, linear),
             scale=apply(self.scale, linear),
+            anchor=self.anchor,
         )
 
 

@@ -15,7 +15,7 @@ the contrast of the speckle stays what it was; only what exceeds a full exchange
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -126,7 +126,6 @@ def render(
     texture: StillTexture | None = None,
     *,
     mode: TextureMode = "stationary",
-    anchor: bool = True,
 ) -> Tensor:
     """Turn a motion into frames at the still's size.
 
@@ -136,10 +135,9 @@ def render(
         noise: Where the speckle change is drawn from; None gives the mean frames.
         texture: The still's texture; needed with `noise`.
         mode: How the noise enters, see the module's head.
-        anchor: The first frame is the anchor itself; False for a later part of a clip.
 
     Returns:
-        (B, C, T, H, W) in 0..1; with `anchor`, frame 0 is the still.
+        (B, C, T, H, W) in 0..1; the anchor frame, if the motion holds it, is the still itself.
     """
     size = (int(still.shape[-2]), int(still.shape[-1]))
     box = (0.0, 0.0, float(motion.grid[0]), float(motion.grid[1]))
@@ -149,8 +147,8 @@ def render(
     else:
         fine, coarse = noise.take(motion.n_frames, mode)
         frames = _with_speckle(still, motion, box, size, texture, fine, coarse)
-    if anchor:
-        frames = torch.cat([still[:, :, None], frames[:, :, 1:]], dim=2)
+    if 0 <= motion.anchor < motion.n_frames:
+        frames[:, :, motion.anchor] = still
     return frames.clamp(0, 1)
 
 
@@ -165,14 +163,14 @@ def _with_speckle(
 ) -> Tensor:
     change = (motion.gate * motion.scale).square()
     if fine is None:
-        full = motion.map(scale=change.sqrt(), mean=motion.gate * motion.mean).resample(box, size)
+        full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).resample(box, size)
         return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * coarse.to(still)
     variance = texture.small_variance[:, :, None].to(change)
     rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
     excess = (change - 2 * variance).clamp_min(0).sqrt()
     amplitude = (1 - rho.square()).sqrt() * texture.sd[:, :, None].to(change)
     # The fields of a Motion are resampled together; here they carry what the noise needs.
-    first = motion.map(mean=motion.gate * motion.mean, gate=rho, scale=amplitude).resample(box, size)
+    first = replace(motion, mean=motion.gate * motion.mean, gate=rho, scale=amplitude).resample(box, size)
     rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)
     columns = interpolation_matrix(motion.grid[1], size[1], 0, motion.grid[1], "linear").to(change)
     channels = still.shape[1]

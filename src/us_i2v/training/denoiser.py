@@ -254,6 +254,7 @@ class DenoiserTask:
             DPMSolver(),
             noise,
             self.config.sample_steps,
+            spacing="quadratic",
         )
         latent = z * self.sd.to(self.device) + self.mean.to(self.device)
         motion = self.autoencoder.decode(latent, batch["still"])
