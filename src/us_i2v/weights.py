@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import torch
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from us_i2v.config import Config
 from us_i2v.data.atomic import publish, temporary_beside
@@ -156,7 +156,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file under a temporary name and rename it; raises `OutputError`."""
     with temporary_beside(path) as part:
         try:
-            save_file(tensors, part, metadata)
+            part.write_bytes(save(tensors, metadata))  # save_file would ignore the umask
         except (OSError, SafetensorError) as error:
             raise OutputError(f"Cannot write '{path}': {error}.", "Choose a folder that you can write to.") from error
         publish(part, path)

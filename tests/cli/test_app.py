@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from us_i2v import __version__
@@ -45,6 +48,23 @@ def test_every_command_explains_itself(help_texts: dict[str, str], command: str)
     assert help_texts[command].split("\n")[0] == f"{command} 0"
     assert "Usage: " in help_texts[command]
     assert command in help_texts["None"]
+
+
+def test_messages_name_only_options_that_exist() -> None:
+    """A remedy that tells of an option nobody has is worse than none."""
+    root = typer.main.get_command(app_module.app)
+    known = {"--help", "--nproc-per-node"}  # click's own; torchrun's
+    for command in (root, *root.commands.values()):
+        for parameter in command.params:
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    source = Path(app_module.__file__).parents[1]
+    named = {
+        option
+        for file in source.rglob("*.py")
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 30
+    assert named - known == set()
 
 
 def test_version(us_i2v: Callable[..., Result]) -> None:

@@ -176,7 +176,9 @@ def test_bad_training_clips(us_i2v: Run, tmp_path: Path, n_frames: int, value: f
     assert len(errors) == 1
     assert result.stderr.splitlines()[-1] == errors[0]
     assert word in errors[0]
-    assert not (run / "weights.safetensors").exists()
+    assert {path.suffix for path in run.rglob("*") if path.is_file()} <= {".json", ".npy"}
+    for frames in (run / "cache").glob("*.npy"):  # what is there is whole
+        assert np.load(frames).shape == (n_frames, 64, 64)
     assert tree(tmp_path / "data") == before
 
 
@@ -185,3 +187,35 @@ def test_training_folder_without_clips(us_i2v: Run, tmp_path: Path) -> None:
     result = us_i2v("train-ae", tmp_path / "data", "-o", tmp_path / "run", "--preset", "tiny", "--device", "cpu")
     assert result.exit_code == 2
     assert "clips" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "another version"])
+def test_bad_weights_of_the_other_commands(us_i2v: Run, tmp_path: Path, kind: str) -> None:
+    """`augment --weights` and `train-ldm --ae` read weights before they make a folder."""
+    write_png(tmp_path / "data" / "benign" / "a.png", still_pixels(1))
+    weights = tmp_path / "w.safetensors"
+    if kind == "empty":
+        weights.write_bytes(b"")
+    elif kind == "another version":
+        header = {"format_version": FORMAT_VERSION + 1, "kind": "lddm"}
+        save_file({"a": np.zeros(4, np.float32)}, weights, {METADATA_KEY: json.dumps(header)})
+    out = tmp_path / "out"
+    for line in (
+        ["augment", tmp_path / "data", out, "--weights", weights],
+        ["train-ldm", tmp_path / "data", "--ae", weights, "-o", out, "--preset", "tiny", "--device", "cpu"],
+    ):
+        assert weights.name in refused(us_i2v, tmp_path, *line)
+
+
+@pytest.mark.parametrize("run", ["file", "file/run"])
+def test_unwritable_run_folder(us_i2v: Run, tmp_path: Path, run: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    write_npy_clips(tmp_path / "data", 16)
+    line = ["train-ae", tmp_path / "data", "-o", tmp_path / run, "--preset", "tiny", "--device", "cpu"]
+    assert "file" in refused(us_i2v, tmp_path, *line)
+
+
+@pytest.mark.parametrize("out", ["file", "file/demo"])
+def test_phantom_unwritable_output(us_i2v: Run, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert "file" in refused(us_i2v, tmp_path, "phantom", tmp_path / out, "--videos", 1, "--stills", 0)

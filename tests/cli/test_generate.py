@@ -62,21 +62,22 @@ def test_options_reach_the_generator(us_i2v: Run, generator: FakeGenerator, stil
     assert np.load(tmp_path / "c.npz")["frames"].shape == (5, 32, 32)
 
 
-def test_weights_and_device_reach_the_loader(
+def test_weights_device_and_threads_reach_the_loader(
     us_i2v: Run, still: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from us_i2v.pipeline import ImageToVideo
+    from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
-    asked: list[tuple[object, object]] = []
+    asked: list[tuple[object, ...]] = []
 
-    def load(weights: object = None, device: object = "auto") -> FakeGenerator:
-        asked.append((weights, device))
+    def load(weights: object = None, device: object = "auto", threads: int = 0) -> FakeGenerator:
+        asked.append((weights, device, threads))
         return FakeGenerator()
 
     monkeypatch.setattr(ImageToVideo, "from_pretrained", load)
     us_i2v("generate", still, "-o", tmp_path / "a.npz")
-    us_i2v("generate", still, "-o", tmp_path / "b.npz", "--weights", "w.safetensors", "--device", "cpu")
-    assert asked == [(None, "auto"), ("w.safetensors", "cpu")]
+    line = ["--weights", "w.safetensors", "--device", "cpu", "--threads", 5]
+    us_i2v("generate", still, "-o", tmp_path / "b.npz", *line)
+    assert asked == [(None, "auto", CPU_THREADS), ("w.safetensors", "cpu", 5)]
 
 
 def test_several_clips_of_a_still(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import Result
 
 from tests.cli.conftest import one_line_error
@@ -101,6 +102,39 @@ def test_windows_by_time_or_stride(
 
 
 @pytest.mark.parametrize(
+    ("line", "fit", "drop_repeats"),
+    [
+        ([], "letterbox", True),
+        (["--fit", "center-crop"], "center-crop", True),
+        (["--fit", "stretch", "--keep-repeats"], "stretch", False),
+        (["--set", "clips.drop_repeats=false", "--drop-repeats"], "letterbox", True),
+    ],
+)
+def test_fit_and_repeats(
+    us_i2v: Run, trained: list[SimpleNamespace], line: list[str], fit: str, drop_repeats: bool
+) -> None:
+    preset = ["--preset", "paper"]
+    assert us_i2v("train-ae", "d", "-o", "r", *preset, *line).exit_code == 0
+    assert us_i2v("train-ldm", "d", "--ae", "a", "-o", "r", *preset, *line).exit_code == 0
+    for call in trained:
+        clips = call.config.clips
+        assert (clips.fit, clips.drop_repeats, clips.stride) == (fit, drop_repeats, 3)
+
+
+@pytest.mark.parametrize("command", [["train-ae", "d"], ["train-ldm", "d", "--ae", "a"]])
+def test_threads_are_set_only_if_asked_for(
+    us_i2v: Run, trained: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assert us_i2v(*command, "-o", "r").exit_code == 0
+    assert asked == []
+    assert us_i2v(*command, "-o", "r", "--threads", 3).exit_code == 0
+    assert asked == [3]
+    assert us_i2v(*command, "-o", "r", "--threads", 0).exit_code == 2
+
+
+@pytest.mark.parametrize(
     ("line", "word"),
     [
         (["--preset", "huge"], "huge"),
@@ -110,6 +144,7 @@ def test_windows_by_time_or_stride(
         (["--dt", "fast"], "fast"),
         (["--dt", "130-40"], "130-40"),
         (["--dt", "50", "--stride", "2"], "--stride"),
+        (["--fit", "squeeze"], "squeeze"),
         (["--config", "missing.toml"], "missing.toml"),
     ],
 )

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from us_i2v.data.windows import (
-    Window,
-    require_windows,
     windows_by_frame_times,
     windows_by_stride,
     windows_by_time,
@@ -100,10 +98,3 @@ def test_even_times_agree_with_windows_by_time():
 def test_impossible_requests_are_errors(act):
     with pytest.raises(DataError):
         act()
-
-
-def test_too_few_frames_is_an_error_that_tells_the_remedy():
-    with pytest.raises(DataError, match=r"'p017' has 12 frames; a window needs 46.*--pad repeat"):
-        require_windows([], "p017", 12, 46)
-    windows = [Window((0, 1))]
-    assert require_windows(windows, "p017", 12, 2) is windows

@@ -74,6 +74,7 @@ def command(
     texture: opt.Texture = None,
     exact: opt.Exact = False,
     device: opt.Device = "auto",
+    threads: opt.Threads = None,
 ) -> None:
     """Make ultrasound clips from stills; frame 0 is the still itself.
 
@@ -81,7 +82,7 @@ def command(
     """
     from us_i2v.augmentation.outputs import make_folder, write_result
     from us_i2v.cli.preview import write_strip
-    from us_i2v.pipeline import ImageToVideo
+    from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
     out_size = opt.parse_size(size)
     requests = plan_requests(images, mask or [], output, seed, num_clips, ext)
@@ -99,7 +100,7 @@ def command(
         fps=fps,
         texture=texture,
     )
-    generator = ImageToVideo.from_pretrained(weights, device)
+    generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS)
     for request in requests:
         still, still_mask = read_inputs(request)
         (clip,) = generator(still, mask=still_mask, seed=request.seed, num_clips=1, options=options, size=out_size)

@@ -25,13 +25,20 @@ Fps = Annotated[
     typer.Option("--fps", help="Frame rate. [default: the one that the weights were trained at]"),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same still, seed and settings: same clip.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. [default: the weights' own]")]
-Sampler = Annotated[str | None, typer.Option("--sampler", help="ddpm, ddim or dpm-solver.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. [default: the sampler's own]")]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="ddpm, ddim or dpm-solver. [default: dpm-solver]")]
 Motion = Annotated[float | None, typer.Option("--motion", help="Scales the motion, 0 to 3. [default: 1]")]
 Speckle = Annotated[float | None, typer.Option("--speckle", help="Scales the change of speckle, 0 to 1. [default: 1]")]
 Label = Annotated[str | None, typer.Option("--label", help="Class to condition on, for weights that know classes.")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Strength of guidance by the conditions.")]
-Texture = Annotated[str | None, typer.Option("--texture", help="How speckle change is drawn: stationary or additive.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Strength of guidance by the label.")]
+Texture = Annotated[
+    str | None,
+    typer.Option("--texture", help="How speckle change is drawn: stationary or additive. [default: stationary]"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads; another number may change the last bits. [default: 2]"),
+]
 OutputSize = Annotated[
     str,
     typer.Option("--size", metavar="native|N", help="The still's own size, or N pixels on the longer side."),
@@ -79,4 +86,19 @@ Interval = Annotated[
     typer.Option("--dt", metavar="MS", help="Milliseconds between frames of a window: 50, or a range 40-130."),
 ]
 Stride = Annotated[int | None, typer.Option("--stride", help="Take every N-th frame instead, whatever the frame rate.")]
+FitPolicy = Annotated[
+    str | None,
+    typer.Option("--fit", help="How frames fit the square: letterbox, center-crop or stretch. [default: the preset's]"),
+]
+DropRepeats = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-repeats/--keep-repeats",
+        help="Drop frames that repeat the one before, or keep them. [default: the preset's]",
+        show_default=False,
+    ),
+]
+TrainingThreads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads. [default: torch's own choice]")
+]
 TrainingSeed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: the preset's]")]

@@ -21,8 +21,11 @@ def command(
     seed: opt.TrainingSeed = None,
     dt: opt.Interval = None,
     stride: opt.Stride = None,
+    fit: opt.FitPolicy = None,
+    drop_repeats: opt.DropRepeats = None,
     resume: opt.Resume = False,
     device: opt.Device = "auto",
+    threads: opt.TrainingThreads = None,
 ) -> None:
     """Train the auto-encoder (stage 1) on clips.
 
@@ -31,10 +34,13 @@ def command(
     torchrun --nproc-per-node 2 -m us_i2v train-ae ...
     """
     from us_i2v.cli.progress import training_reporter
-    from us_i2v.cli.training import flag_settings, resolve
+    from us_i2v.cli.training import flag_settings, resolve, use_threads
     from us_i2v.training.autoencoder import AutoencoderTraining, train_autoencoder
 
-    flags = flag_settings(steps, batch_size, seed, dt, stride)
+    flags = flag_settings(
+        steps=steps, batch_size=batch_size, seed=seed, dt=dt, stride=stride, fit=fit, drop_repeats=drop_repeats
+    )
     settings = resolve("autoencoder", preset, config, changes, flags)
     resolved = AutoencoderTraining.parse(settings, "settings")
+    use_threads(threads)
     train_autoencoder(data, output, resolved, resume=resume, reporter=training_reporter(), device=device)

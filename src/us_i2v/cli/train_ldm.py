@@ -24,8 +24,11 @@ def command(
     seed: opt.TrainingSeed = None,
     dt: opt.Interval = None,
     stride: opt.Stride = None,
+    fit: opt.FitPolicy = None,
+    drop_repeats: opt.DropRepeats = None,
     resume: opt.Resume = False,
     device: opt.Device = "auto",
+    threads: opt.TrainingThreads = None,
 ) -> None:
     """Train the denoiser (stage 2) on clips, with the auto-encoder of `us-i2v train-ae`.
 
@@ -33,10 +36,13 @@ def command(
     Ctrl-C saves; --resume goes on.
     """
     from us_i2v.cli.progress import training_reporter
-    from us_i2v.cli.training import flag_settings, resolve
+    from us_i2v.cli.training import flag_settings, resolve, use_threads
     from us_i2v.training.denoiser import DenoiserTraining, train_denoiser
 
-    flags = flag_settings(steps, batch_size, seed, dt, stride)
+    flags = flag_settings(
+        steps=steps, batch_size=batch_size, seed=seed, dt=dt, stride=stride, fit=fit, drop_repeats=drop_repeats
+    )
     settings = resolve("denoiser", preset, config, changes, flags)
     resolved = DenoiserTraining.parse(settings, "settings")
+    use_threads(threads)
     train_denoiser(data, autoencoder, output, resolved, resume=resume, reporter=training_reporter(), device=device)

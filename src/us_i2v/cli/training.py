@@ -35,21 +35,40 @@ def resolve(
 
 
 def flag_settings(
-    steps: int | None, batch_size: int | None, seed: int | None, dt: str | None, stride: int | None
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    dt: str | None = None,
+    stride: int | None = None,
+    fit: str | None = None,
+    drop_repeats: bool | None = None,
 ) -> dict[str, Any]:
     """Turn the commands' options into settings; None means not given.
 
     `dt` and `stride` are two ways to choose windows: each puts the other one out of force.
+
+    Raises:
+        ConfigError: Both are given, or `dt` is no range.
     """
-    optimiser = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    flags: dict[str, Any] = {"optimiser": {key: value for key, value in optimiser.items() if value is not None}}
-    if dt is not None:
-        flags["clips"] = {"dt_ms": parse_interval(dt), "stride": None}
-    if stride is not None:
-        flags["clips"] = {"stride": stride}
     if dt is not None and stride is not None:
         raise ConfigError("Both --dt and --stride were given; one of them can choose the frames.", "Drop one.")
-    return flags
+    clips: dict[str, Any] = _given(stride=stride, fit=fit, drop_repeats=drop_repeats)
+    if dt is not None:
+        clips |= {"dt_ms": parse_interval(dt), "stride": None}
+    return {"optimiser": _given(steps=steps, batch_size=batch_size, seed=seed), "clips": clips}
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` CPU threads in this process; None leaves it alone."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def parse_interval(text: str) -> tuple[float, float]:

@@ -71,15 +71,8 @@ def windows_by_stride(
         Windows in order of their start; [] if the clip is too short and `pad` is "none".
     """
     _require(n=n, length=length, stride=stride)
-    hop = length * stride if step is None else step
-    _require(step=hop)
-    span = (length - 1) * stride + 1
     dt = None if fps is None else stride / _rate(fps)
-    starts = range(0, n - span + 1, hop)
-    windows = [Window(tuple(range(start, start + span, stride)), dt) for start in starts]
-    if not windows and pad == "repeat":
-        return [Window(tuple(min(i * stride, n - 1) for i in range(length)), dt)]
-    return windows
+    return _cut(n, [i * stride for i in range(length)], length * stride if step is None else step, dt, pad)
 
 
 def windows_by_time(
@@ -108,13 +101,7 @@ def windows_by_time(
     ratio = max(1.0, _rate(fps) * _interval(dt_s))
     offsets = [math.floor(i * ratio + 0.5) for i in range(length)]
     hop = math.floor(length * ratio + 0.5) if step is None else step
-    _require(step=hop)
-    dt = ratio / fps
-    starts = range(0, n - offsets[-1], hop)
-    windows = [Window(tuple(start + offset for offset in offsets), dt) for start in starts]
-    if not windows and pad == "repeat":
-        return [Window(tuple(min(offset, n - 1) for offset in offsets), dt)]
-    return windows
+    return _cut(n, offsets, hop, ratio / fps, pad)
 
 
 def windows_by_frame_times(
@@ -154,12 +141,13 @@ def windows_by_frame_times(
     return windows
 
 
-def require_windows(windows: list[Window], name: str, n: int, needed: int) -> list[Window]:
-    """Return `windows`; raises `DataError` if there are none, naming the clip and what it lacks."""
-    if not windows:
-        raise DataError(
-            f"Clip '{name}' has {n} frames; a window needs {needed}.", "Use `--pad repeat` or a longer clip."
-        )
+def _cut(n: int, offsets: Sequence[int], hop: int, dt_s: float | None, pad: Pad) -> list[Window]:
+    """Lay `offsets` (frames from a window's start, rising) at every `hop`-th frame of n."""
+    _require(step=hop)
+    starts = range(0, n - offsets[-1], hop)
+    windows = [Window(tuple(start + offset for offset in offsets), dt_s) for start in starts]
+    if not windows and pad == "repeat":
+        return [Window(tuple(min(offset, n - 1) for offset in offsets), dt_s)]
     return windows
 
 

@@ -31,7 +31,7 @@ from us_i2v.seeding import derive_seed
 from us_i2v.training.loop import OptimiserConfig, fingerprint, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
-from us_i2v.weights import Header, SpeckleConfig, save_weights
+from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,8 @@ class AutoencoderTraining(Config):
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: AutoencoderLoss = AutoencoderLoss()
     source_weights: dict[str, float] = Field({}, description="Relative share by data folder's name.")
+    init: str = Field("", description="Weights file or run folder to start from; empty: random weights.")
+    freeze_encoder: bool = Field(False, description="Train the decoder only, so that latents stay what they are.")
     notes: str = Field("", description="Kept in the weights: data, licences.")
 
 
@@ -71,6 +73,10 @@ class _Step(nn.Module):
         super().__init__()
         self.config = config
         self.autoencoder = Autoencoder(config.model)
+        if config.init:
+            self.autoencoder.load_state_dict(initial_weights(config).state_dict())
+        if config.freeze_encoder:
+            self.autoencoder.encoder.requires_grad_(False)
         # In a tuple, so that the frozen network is no part of this module's state.
         self.lpips: tuple[LPIPS] | None = None
         if config.loss.perceptual > 0:
@@ -109,6 +115,14 @@ class _Step(nn.Module):
             raise ConfigError("The perceptual loss has no network.", "Set loss.lpips to a weights file.")
         distance: Tensor = self.lpips[0](made, real)
         return distance.mean()
+
+
+def initial_weights(config: AutoencoderTraining) -> Autoencoder:
+    """Load the auto-encoder that a run starts from; raises `ConfigError` if its shape is another."""
+    weights = load_weights(config.init)
+    if weights.header.autoencoder != config.model:
+        raise ConfigError(f"'{config.init}' holds an auto-encoder of another shape.", "Use the settings that it had.")
+    return weights.autoencoder()
 
 
 def flow_error(motion: Motion, known: Tensor, size: int) -> Tensor:

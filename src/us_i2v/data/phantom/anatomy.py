@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 SKIN, FAT, GLAND, BACK_FAT, MUSCLE = range(5)
 """Tissues, from the probe down."""
 
-_ECHO_DB = np.array([5.0, -11.0, 0.0, -10.0, -7.0])  # relative to gland
-_TEXTURE_DB = np.array([1.0, 2.5, 3.0, 2.5, 4.0])  # spread of the tissue's own texture
+_ECHO_DB = np.array([4.0, -11.0, 0.0, -10.5, -9.0])  # relative to gland
+_TEXTURE_DB = np.array([1.2, 2.5, 3.5, 2.5, 4.0])  # spread of the tissue's own texture
 _ATTENUATION = np.array([1.2, 0.45, 0.65, 0.45, 0.9])  # dB per cm and MHz, one way
 _STIFFNESS = np.array([4.0, 1.0, 1.0, 1.0, 2.5])  # Young's moduli relative to gland
+_COARSE = 2.5  # a texture's coarse scale over its fine one
 _TABLE_MM = 0.25  # spacing of tables along x and of texture maps
 
 
@@ -161,7 +162,7 @@ def _draw_surfaces(
     ligament_x = ligament_x[ligament_x < x[-1]]
     near = np.abs(x[:, None] - ligament_x[None]).min(axis=1)
     # Lobules are round below: the surface rises steeply towards each ligament.
-    fat = fat - depth * rng.uniform(0.04, 0.1) * np.exp(-near / (0.05 * depth))
+    fat = fat - depth * rng.uniform(0.06, 0.13) * np.exp(-np.hypot(near, 0.4) / (0.06 * depth))
     gland = depth * rng.uniform(0.56, 0.68) + _waves(x, 0.025 * depth, rng)
     back = gland + depth * rng.uniform(0.04, 0.1) + _waves(x, 0.012 * depth, rng)
     gland = np.maximum(gland, fat + 0.2 * depth)
@@ -177,13 +178,17 @@ def _waves(x: npt.NDArray[np.float64], amplitude: float, rng: np.random.Generato
 
 
 def _draw_textures(columns: int, rows: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Draw a texture map for each tissue; grain is (axial, lateral) in mm."""
-    grains = ((0.4, 1.5), (0.25, 1.6), (0.6, 1.4), (0.25, 1.6), (0.22, 3.5))
+    """Draw a texture map for each tissue, in equal parts of two scales; grain is (axial, lateral) in mm."""
+    grains = ((0.3, 1.5), (0.2, 1.4), (0.25, 1.1), (0.2, 1.4), (0.2, 3.0))
     maps = []
     for axial, lateral in grains:
-        noise = rng.standard_normal((rows, columns), dtype=np.float32)
-        smooth = ndimage.gaussian_filter(noise, (axial / _TABLE_MM, lateral / _TABLE_MM), mode="wrap")
-        maps.append(smooth / smooth.std())
+        total = np.zeros((rows, columns), dtype=np.float32)
+        for scale in (1.0, _COARSE):
+            noise = rng.standard_normal((rows, columns), dtype=np.float32)
+            widths = (scale * axial / _TABLE_MM, scale * lateral / _TABLE_MM)
+            smooth = ndimage.gaussian_filter(noise, widths, mode="wrap")
+            total += smooth / (np.sqrt(2.0) * smooth.std())
+        maps.append(total)
     return np.stack(maps)
 
 
@@ -195,14 +200,16 @@ def _draw_lines(
     rng: np.random.Generator,
 ) -> tuple[Line, ...]:
     lines = [Line(x, np.full_like(x, 0.25), np.full_like(x, 10.0))]  # entry echo of the skin
-    for surface, level in ((surfaces[0], 4.0), (surfaces[2], 3.0), (surfaces[3], 9.0)):
+    # Skin's lower edge, the capsule of the fat lobules, and the fasciae behind the gland and over the muscle.
+    for surface, level in ((surfaces[0], 3.0), (surfaces[1], -3.0), (surfaces[2], 1.0), (surfaces[3], 6.0)):
         patchy = level + 2.5 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 12) * np.sqrt(2 * 12 * 1.77)
         lines.append(Line(x, surface, patchy))
     for start in ligament_x:
         lines.append(_ligament(float(start), x, surfaces, rng))
-    for _ in range(int(rng.integers(5, 11))):  # fibres within muscle
-        shift = rng.uniform(1.0, 9.0)
-        level = 2.0 + 4.0 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 16) * np.sqrt(2 * 16 * 1.77)
+        lines.append(_septum(float(start), x, surfaces, rng))
+    for _ in range(int(rng.integers(8, 16))):  # fibres within muscle
+        shift = rng.uniform(0.8, 12.0)
+        level = -5.0 + 4.0 * ndimage.gaussian_filter1d(rng.standard_normal(x.size), 16) * np.sqrt(2 * 16 * 1.77)
         lines.append(Line(x, surfaces[3] + shift + _waves(x, 0.15, rng), level))
     if lesion is None:
         return tuple(lines)
@@ -210,15 +217,31 @@ def _draw_lines(
 
 
 def _ligament(start: float, x: FloatArray, surfaces: npt.NDArray[np.float64], rng: np.random.Generator) -> Line:
-    """Draw one of Cooper's ligaments, from the skin through fat into the gland, bent to one side."""
+    """Draw one of Cooper's ligaments, from the skin through fat into the gland, bent to one side.
+
+    Parts that run along the beam return less of it.
+    """
     column = int(np.clip(np.searchsorted(x, start), 0, x.size - 1))
     top, end = surfaces[0][column], surfaces[1][column] + rng.uniform(0.5, 3.0)
     along = np.linspace(0.0, 1.0, 60)
-    lean = rng.normal(0, 0.35) * (end - top)
-    bow = rng.normal(0, 0.12) * (end - top)
-    across = start + lean * (along - 1.0) + bow * np.sin(np.pi * along)
-    level = rng.uniform(-1.0, 9.0) + 2.0 * np.sin(2 * np.pi * (along * rng.uniform(0.5, 1.5) + rng.random()))
-    return Line(across, top + (end - top) * along, level)
+    lean = rng.choice((-1.0, 1.0)) * rng.uniform(0.2, 1.3) * (end - top)
+    bow = rng.normal(0, 0.2) * (end - top)
+    across = start + lean * (1.0 - along) ** 1.6 + bow * np.sin(np.pi * along)
+    down = top + (end - top) * along
+    steep = np.gradient(down) / np.hypot(np.gradient(down), np.gradient(across))
+    level = rng.uniform(-2.0, 4.0) - 5.0 * steep**2
+    level = level + 2.5 * np.sin(2 * np.pi * (along * rng.uniform(0.5, 1.5) + rng.random()))
+    return Line(across, down, level)
+
+
+def _septum(start: float, x: FloatArray, surfaces: npt.NDArray[np.float64], rng: np.random.Generator) -> Line:
+    """Draw a thin curved sheet between two layers of fat lobules."""
+    across = start + np.linspace(-0.5, 0.5, 60) * rng.uniform(3.0, 9.0)
+    share = rng.uniform(0.25, 0.75)
+    top, bottom = (np.interp(across, x, surface) for surface in surfaces[:2])
+    arch = rng.normal(0, 0.12) * np.cos(np.linspace(-0.5, 0.5, 60) * np.pi)
+    level = rng.uniform(-9.0, -2.0) - 8.0 * np.linspace(-1.0, 1.0, 60) ** 4
+    return Line(across, top + (bottom - top) * (share + arch), level)
 
 
 def _without(line: Line, lesion: Lesion) -> Line:

@@ -32,15 +32,18 @@ class Scanner(Config):
 
     frequency_mhz: float = Field(7.5, gt=0, le=40, description="Centre frequency.")
     sound_speed: float = Field(1.54, gt=0, description="Speed of sound, mm a microsecond.")
-    axial_sigma_mm: float = Field(0.16, gt=0, description="Axial width of the pulse.")
-    lateral_sigma_mm: float = Field(0.3, gt=0, description="Lateral width at the focus.")
+    axial_sigma_mm: float = Field(0.13, gt=0, description="Axial width of the pulse.")
+    lateral_sigma_mm: float = Field(0.22, gt=0, description="Lateral width at the focus.")
     focus_mm: float = Field(16.0, ge=0, description="Depth of the lateral focus.")
-    focal_zone_mm: float = Field(13.0, gt=0, description="Distance from the focus at which it is sqrt(2) wider.")
+    focal_zone_mm: float = Field(18.0, gt=0, description="Distance from the focus at which it is sqrt(2) wider.")
+    looks: int = Field(
+        3, ge=1, le=9, description="Steering angles compounded; each has speckle of its own. 1 is a raw envelope."
+    )
     curvature: float = Field(0.3, description="Phase curvature away from the focus; 1 is a fixed Gaussian beam.")
     elevation_sigma_mm: float = Field(0.7, gt=0, description="Width across the imaging plane at its focus.")
     elevation_focus_mm: float = Field(18.0, ge=0, description="Depth of the lens's focus.")
     elevation_zone_mm: float = Field(22.0, gt=0, description="As `focal_zone_mm`, for the lens.")
-    scatterers_per_mm3: float = Field(28.0, gt=0, description="Density; about 10 a resolution cell are needed.")
+    scatterers_per_mm3: float = Field(40.0, gt=0, description="Density; about 10 a resolution cell are needed.")
     noise_db: float = Field(-28.0, description="Electronic noise at the lower edge, relative to gland.")
     tgc_error_db: float = Field(2.0, ge=0, description="Spread of the gain sliders around the right gain.")
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from us_i2v.data.phantom.anatomy import Anatomy, draw_anatomy, typical_attenuation
 from us_i2v.data.phantom.config import Label, PhantomConfig
-from us_i2v.data.phantom.imaging import Imager, Scatterers, log_compress, system_noise
+from us_i2v.data.phantom.imaging import Imager, Scatterers, compound, log_compress, system_noise
 from us_i2v.data.phantom.motion import TissueMotion, draw_plan
 from us_i2v.data.probe_motion import upsampling_matrix
 from us_i2v.seeding import numpy_generator
@@ -36,7 +36,8 @@ class PhantomClip:
         flow: float32 (T, 2, H, W), backward flow from frame 0, pixels: frame_t(p) shows what frame_0(p +
             flow) did.
         masks: bool (T, H, W), the lesion's section in each frame.
-        envelope: float32 (T, H, W), linear, before the gray scale; gland without loss has a mean square of 1.
+        envelope: float32 (T, H, W), linear, before the gray scale: the mean over looks, in each of which
+            gland without loss has a mean square of 1.
         fps: Frames a second.
         label: "benign", "malignant" or "normal".
         drift_mm: (T,) position of the imaging plane.
@@ -73,7 +74,7 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
     dynamic_range = look.uniform(*config.dynamic_range_db)
     pixel = config.depth_mm / height
     shape = (config.n_frames, height, width)
-    noise = system_noise(shape, pixel, config.scanner, numpy_generator(seed, "noise"))
+    noise_rng = numpy_generator(seed, "noise")
     gain, noise_gain = _gains(config, imager.rows_mm, sliders)
 
     envelope = np.empty(shape, dtype=np.float32)
@@ -85,7 +86,8 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
         back = motion.backward(x, y, t)
         loss = _beam_loss(config, anatomy, motion, t, float(plane))
         signal = field_t / np.sqrt(config.scanner.scatterers_per_mm3) * 10.0 ** ((gain[:, None] - loss) / 20.0)
-        envelope[t] = np.abs(signal + noise_gain[:, None] * noise[t])
+        noise = system_noise(signal.shape, pixel, config.scanner, noise_rng)
+        envelope[t] = compound(signal + noise_gain[:, None] * noise)
         flow[t] = back / pixel
         if anatomy.lesion is not None:
             masks[t] = anatomy.lesion.inside(x + back[0], y + back[1], plane)
