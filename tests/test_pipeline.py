@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from tests.factories import small_weights, textured_still
+from us_i2v.data.transforms import Fit
 from us_i2v.errors import ConfigError, InputError
-from us_i2v.pipeline import GenerateOptions, ImageToVideo
+from us_i2v.models.motion import Motion
+from us_i2v.pipeline import GenerateOptions, ImageToVideo, Still
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +151,23 @@ def test_black_and_constant_stills_stay_finite(model):
     for value in (0, 128, 255):
         clip = model(np.full((40, 50), value, np.uint8), options=FAST)[0]
         assert (clip.frames[0] == value).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "size", "box"),
+    [
+        ("stretch", (40, 80), (0, 0, 16, 16)),
+        ("letterbox", (40, 80), (4, 0, 8, 16)),  # bars above and below: the picture is the middle half
+        ("center-crop", (40, 80), (0, -8, 16, 32)),  # only the middle half of the picture is seen
+    ],
+)
+def test_motion_lands_where_the_networks_saw_it(policy, size, box):
+    still = Still.prepare(textured_still(*size), Fit(policy, 32))
+    flow = torch.zeros(1, 2, 2, 16, 16)
+    flow[:, 0] = torch.arange(16.0)
+    zero = torch.zeros(1, 1, 2, 16, 16)
+    motion = still.from_square(Motion(flow, zero, zero, zero, zero))
+    columns = box[1] + (np.arange(16) + 0.5) * box[3] / 16 - 0.5
+    expected = np.clip(columns, 0, 15) * 16 / box[3]
+    assert np.allclose(motion.flow[0, 0, 1, 5], expected, atol=0.3)
+    assert still.seen.shape == (1, 1, 32, 32)

@@ -22,7 +22,7 @@ from pydantic import Field
 from us_i2v.config import Config
 from us_i2v.data.hold import fill_held, find_hold
 from us_i2v.data.stills import read_still
-from us_i2v.data.transforms import to_gray
+from us_i2v.data.transforms import Fit, Placement, fit_still, to_float, to_gray
 from us_i2v.devices import choose_device
 from us_i2v.diffusion.guidance import ClassifierFreeGuidance
 from us_i2v.diffusion.samplers import DDIM, DDPM, DPMSolver, Sampler
@@ -241,11 +241,11 @@ class ImageToVideo:
         if size is not None:
             picture, mask = resize_longer(picture, mask, size)
         with torch.no_grad(), self._fixed_threads():
-            still = Still.prepare(picture, self.info.autoencoder.size)
+            still = Still.prepare(picture, Fit(self.info.fit, self.info.autoencoder.size))
             return [self._one(still, mask, seed + k, chosen) for k in range(num_clips)]
 
     def _one(self, still: Still, mask: Mask | None, seed: int, options: GenerateOptions) -> GeneratedClip:
-        motion = self.generator.motions(still.small, [seed], options).first(options.frames)
+        motion = still.from_square(self.generator.motions(still.seen, [seed], options).first(options.frames))
         factor = options.speckle * self.info.speckle.factor
         motion = motion.scaled(options.motion, factor)
         flow = motion.flow[0].transpose(0, 1).cpu().numpy()
@@ -292,13 +292,17 @@ class Still:
         picture: uint8 (H, W) or (H, W, 3), as given.
         filled: float (1, C, H, W) in 0..1, the tissue continued under held pixels.
         hold: (H, W) bool, pixels that do not move.
-        small: float (1, 1, S, S), what the networks see.
+        seen: float (1, 1, S, S), what the networks see: the still fitted as in their training.
+        small: float (1, 1, S, S), the whole picture in the square, for the statistics of its speckle.
+        placement: How `seen` lies on the picture.
     """
 
     picture: Image
     filled: Tensor
     hold: Mask
+    seen: Tensor
     small: Tensor
+    placement: Placement
 
     @property
     def size(self) -> tuple[int, int]:
@@ -306,21 +310,36 @@ class Still:
         return int(self.picture.shape[0]), int(self.picture.shape[1])
 
     @classmethod
-    def prepare(cls, picture: Image, model_size: int) -> Still:
+    def prepare(cls, picture: Image, fit: Fit) -> Still:
         """Find what must not move, and make the networks' view of the picture."""
         hold = find_hold(picture)
-        gray = to_gray(picture[None])[0].astype(np.float32) / 255
+        gray = to_gray(picture[None])[0]
+        seen, placement = fit_still(gray, fit)
         filled = fill_held(picture.astype(np.float32) / 255, hold)
         channels = filled[None] if filled.ndim == 2 else filled.transpose(2, 0, 1)
-        small = F.interpolate(
-            torch.from_numpy(gray)[None, None], size=(model_size, model_size), mode="bilinear", antialias=True
-        )
+        small = fit_still(gray, Fit("stretch", fit.size))[0]
         return cls(
             picture=picture,
             filled=torch.from_numpy(np.ascontiguousarray(channels))[None],
             hold=hold,
-            small=small.clamp(0, 1),
+            seen=torch.from_numpy(to_float(seen))[None, None],
+            small=torch.from_numpy(to_float(small))[None, None],
+            placement=placement,
         )
+
+    def from_square(self, motion: Motion) -> Motion:
+        """Turn a motion of the model's square into one whose grid covers the whole picture.
+
+        Where the square shows only a part (centre crop), the rest moves as the nearest shown place.
+        """
+        place, (rows, columns) = self.placement, motion.grid
+        side = place.model_size[0]
+        (scale_y, scale_x), (height, width) = place.scale, self.size
+        top = (place.box.top - place.region.top / scale_y) / side * rows
+        left = (place.box.left - place.region.left / scale_x) / side * columns
+        box = (top, left, height / scale_y / side * rows, width / scale_x / side * columns)
+        whole = (0.0, 0.0, float(rows), float(columns))
+        return motion if np.allclose(box, whole) else motion.resample(box, motion.grid)
 
     def texture(self, grid: tuple[int, int]) -> StillTexture:
         """Measure the speckle on the filled picture; held pixels count in no statistic."""

@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from us_i2v.config import Config
 from us_i2v.data.atomic import publish, temporary_beside
+from us_i2v.data.transforms import Policy
 from us_i2v.diffusion.prediction import Prediction
 from us_i2v.diffusion.schedule import Cosine, Schedule
 from us_i2v.errors import OutputError, WeightsError
@@ -61,6 +62,7 @@ class Header(Config):
     kind: Literal["autoencoder", "lddm"] = Field(description="Which stages the file holds.")
     package_version: str = Field(description="Version of us-i2v that wrote it.")
     autoencoder: AutoencoderConfig
+    fit: Policy = Field("stretch", description="How stills were fitted to the model's square in training.")
     denoiser: DenoiserConfig | None = None
     process: ProcessConfig | None = None
     speckle: SpeckleConfig = SpeckleConfig()

@@ -17,7 +17,7 @@ from tests.factories import textured_still
 from tests.training.conftest import autoencoder_config, denoiser_config
 from us_i2v.errors import ConfigError, OutputError, TrainingError, WeightsError
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
-from us_i2v.training.autoencoder import train_autoencoder
+from us_i2v.training.autoencoder import AutoencoderTraining, train_autoencoder
 from us_i2v.training.denoiser import train_denoiser
 from us_i2v.training.loop import CHECKPOINT, OptimiserConfig
 from us_i2v.training.report import Silent
@@ -138,6 +138,28 @@ def test_checkpoint_of_other_data_is_refused(clips_folder, tmp_path):
         train_autoencoder([clips_folder], run, autoencoder_config(), resume=True, reporter=Silent(), device="cpu")
 
 
+def test_decoder_alone_can_be_trained_on(clips_folder, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_autoencoder([clips_folder], first, autoencoder_config(), reporter=Silent(), device="cpu")
+    config = autoencoder_config(init=str(first), freeze_encoder=True)
+    train_autoencoder([clips_folder], second, config, reporter=Silent(), device="cpu")
+    before, after = load_weights(first).tensors, load_weights(second).tensors
+    changed = {key.split(".")[1] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"decoder"}
+    other = AutoencoderTraining(init=str(first))
+    with pytest.raises(ConfigError, match="another shape"):
+        train_autoencoder([clips_folder], tmp_path / "third", other, reporter=Silent(), device="cpu")
+
+
+def test_stage_two_wants_the_fit_of_stage_one(clips_folder, tmp_path):
+    ae = tmp_path / "ae"
+    train_autoencoder([clips_folder], ae, autoencoder_config(), reporter=Silent(), device="cpu")
+    config = denoiser_config()
+    config = config.model_copy(update={"clips": config.clips.model_copy(update={"fit": "letterbox"})})
+    with pytest.raises(ConfigError, match="--fit stretch"):
+        train_denoiser([clips_folder], ae, tmp_path / "ldm", config, reporter=Silent(), device="cpu")
+
+
 def test_learning_rate_warms_up_and_decays():
     config = OptimiserConfig(steps=100, warmup=10, learning_rate=1.0)
     assert config.rate(0) == pytest.approx(0.1, rel=1e-3)
@@ -152,13 +174,36 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.training.conftest import autoencoder_config
-from us_i2v.training.autoencoder import train_autoencoder
+from us_i2v.training.autoencoder import AutoencoderTraining, train_autoencoder
 from us_i2v.training.report import Silent
 config = autoencoder_config(steps=1)
 optimiser = config.optimiser.model_copy(update={"precision": "fp32", "clip_norm": 1e9, "warmup": 0})
 config = config.model_copy(update={"optimiser": optimiser})
 train_autoencoder([Path(sys.argv[1])], Path(sys.argv[2]), config, reporter=Silent(), device="cpu")
 """
+
+
+_STAGE_2 = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.training.conftest import denoiser_config
+from us_i2v.training.denoiser import train_denoiser
+from us_i2v.training.report import Silent
+train_denoiser([Path(sys.argv[1])], Path(sys.argv[2]), Path(sys.argv[3]), denoiser_config(), reporter=Silent())
+"""
+
+
+def test_stage_two_runs_on_two_processes(clips_folder, tmp_path):
+    train_autoencoder([clips_folder], tmp_path / "ae", autoencoder_config(), reporter=Silent(), device="cpu")
+    script = tmp_path / "stage2.py"
+    script.write_text(_STAGE_2, encoding="utf-8")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(clips_folder), str(tmp_path / "ae"), str(tmp_path / "ldm")]
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+    assert load_weights(tmp_path / "ldm").header.kind == "lddm"
 
 
 def test_two_gloo_processes_equal_one_with_the_joint_batch(clips_folder, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -19,7 +19,7 @@ from us_i2v.data.atomic import publish, temporary_beside, write_bytes
 from us_i2v.data.clips import ClipReader, open_clip
 from us_i2v.data.repeats import distinct_indices
 from us_i2v.data.splits import check_disjoint, split_by_group
-from us_i2v.data.transforms import Fit, fit_frames, to_gray
+from us_i2v.data.transforms import Fit, Policy, fit_frames, to_gray
 from us_i2v.errors import DataError
 from us_i2v.seeding import derive_seed, numpy_generator
 
@@ -37,7 +37,7 @@ FLOW_STRIDE = 4
 class ClipsConfig(Config):
     """Which windows of which frames are drawn."""
 
-    fit: Literal["letterbox", "center-crop", "stretch"] = Field("center-crop", description="Fit to the square.")
+    fit: Policy = Field("stretch", description="How frames are fitted to the model's square.")
     stride: int | None = Field(None, ge=1, description="Frame stride; 3 is the paper's. Empty: by time.")
     dt_ms: tuple[float, float] = Field((40.0, 125.0), description="Range of time between frames, if by time.")
     drop_repeats: bool = Field(True, description="Drop repeated frames before windowing.")

@@ -28,7 +28,7 @@ from us_i2v.metrics.lpips import LPIPS
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.motion import Motion, deterministic_frames
 from us_i2v.seeding import derive_seed
-from us_i2v.training.loop import OptimiserConfig, fingerprint, train
+from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
 from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
@@ -231,6 +231,7 @@ class AutoencoderTask:
             package_version=__version__,
             autoencoder=self.config.model,
             speckle=self.speckle,
+            fit=self.config.clips.fit,
             frame_interval_s=self.sampler.typical_interval(),
             interval_range_s=self.sampler.interval_range(),
             labels=tuple(sorted({c.label for c in self.train_clips if c.label})),
@@ -266,10 +267,11 @@ def train_autoencoder(
         TrainingError: The loss is not finite.
     """
     where = choose_device(device)
-    start_run(out, config, resume=resume)
-    train_clips, held = gather_clips(
-        data, out / "cache", config.model.size, config.clips, config.optimiser.seed, reporter
-    )
+    with first_rank_alone():
+        start_run(out, config, resume=resume)
+        train_clips, held = gather_clips(
+            data, out / "cache", config.model.size, config.clips, config.optimiser.seed, reporter
+        )
     task = AutoencoderTask(config, train_clips, held, out)
     identity = json.dumps([c.sha256 for c in train_clips])
     train(

@@ -19,17 +19,18 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
+from us_i2v.data.atomic import write_bytes
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.samplers import DPMSolver
 from us_i2v.diffusion.sampling import sample
-from us_i2v.errors import TrainingError, WeightsError
+from us_i2v.errors import ConfigError, TrainingError, WeightsError
 from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.denoiser import UNKNOWN_LABEL, Conditions, Denoiser, DenoiserConfig
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed, per_sample_noise
-from us_i2v.training.loop import OptimiserConfig, fingerprint, train
+from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
 from us_i2v.weights import ProcessConfig, Weights, load_weights, save_weights
@@ -127,7 +128,7 @@ def encode_windows(
                 reporter.message(f"encoded {first} of {count} windows")
         for array in arrays.values():
             array.flush()
-        names_file.write_text(json.dumps(names), encoding="utf-8")
+        write_bytes(names_file, json.dumps(names).encode())
     loaded = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in layout}
     bad = [key for key, (_, full) in layout.items() if loaded[key].shape != full]
     if bad:
@@ -239,8 +240,8 @@ class DenoiserTask:
         generator = torch.Generator().manual_seed(batch_seed(self.config.optimiser.seed, -1))
         losses = []
         size = self.config.optimiser.batch_size
-        for first in range(0, len(self.held.names) - size + 1, size):
-            batch = self._items(self.held, range(first, first + size), generator)
+        for first in range(0, len(self.held.names), size):
+            batch = self._items(self.held, range(first, min(first + size, len(self.held.names))), generator)
             losses.append(float(module({k: v.to(self.device) for k, v in batch.items()})[0]))
         batch = {k: v.to(self.device) for k, v in self._items(self.held, range(min(8, size)), generator).items()}
         conditions = Conditions(batch["still"], batch["label"], batch["motion"], batch["interval"])
@@ -262,7 +263,7 @@ class DenoiserTask:
         frames = deterministic_frames(batch["still"], full)
         write_strip(self.out / "samples" / f"step_{step:06d}.png", list(frames[:4, 0]))
         return {
-            "loss": float(np.mean(losses)) if losses else float("nan"),
+            "loss": float(np.mean(losses)),
             "latent_sd": float(z.std()),
             "flow_px": float(full.flow.square().sum(1).sqrt().mean()),
             "flow_px_real": float(np.mean(self.held.scalars[:, 0])),
@@ -337,12 +338,18 @@ def train_denoiser(
     """
     where = choose_device(device)
     weights = load_weights(autoencoder)
-    start_run(out, config, resume=resume)
-    size = weights.header.autoencoder.size
-    # A stage-1 run folder has the decoded clips already.
-    cache = (autoencoder if (autoencoder / "cache").is_dir() else out) / "cache"
-    train_clips, held = gather_clips(data, cache, size, config.clips, config.optimiser.seed, reporter)
-    task = DenoiserTask(config, weights, train_clips, held, out, where, reporter)
+    if weights.header.fit != config.clips.fit:
+        raise ConfigError(
+            f"The auto-encoder was trained with fit '{weights.header.fit}', clips.fit is '{config.clips.fit}'.",
+            f"Use --fit {weights.header.fit}.",
+        )
+    with first_rank_alone():
+        start_run(out, config, resume=resume)
+        size = weights.header.autoencoder.size
+        # A stage-1 run folder has the decoded clips already.
+        cache = (autoencoder if (autoencoder / "cache").is_dir() else out) / "cache"
+        train_clips, held = gather_clips(data, cache, size, config.clips, config.optimiser.seed, reporter)
+        task = DenoiserTask(config, weights, train_clips, held, out, where, reporter)
     identity = json.dumps([weights.sha256, *(c.sha256 for c in train_clips)])
     train(
         task,

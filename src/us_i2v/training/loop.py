@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -136,7 +137,7 @@ def train(
                         "Lower the learning rate; the last checkpoint is kept.",
                     )
                 ema.update(task.module, step + 1)
-                stop = interrupted.is_set()
+                stop = _any_rank(interrupted.is_set(), world, device)
                 last = step + 1 == config.steps
                 if rank == 0:
                     reporter.step(step + 1, loss, values)
@@ -212,8 +213,32 @@ def _interruptible() -> Iterator[threading.Event]:
 def _ranks() -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # The first rank may decode and encode for hours before the others are let in.
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(hours=24))
     return int(os.environ.get("RANK", "0")), world
+
+
+def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
+    """True on every rank if it is on one: all must leave the loop after the same step."""
+    if world == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return bool(shared)
+
+
+@contextmanager
+def first_rank_alone() -> Iterator[None]:
+    """Under torchrun the first rank runs the body before the others do, so that files are written once."""
+    rank, world = _ranks()
+    if world > 1 and rank:
+        torch.distributed.barrier()
+    yield
+    if world > 1 and not rank:
+        torch.distributed.barrier()
 
 
 def _parallel(module: nn.Module, device: torch.device) -> nn.Module:
