@@ -1,9 +1,10 @@
 """Train the weights that the wheel ships, from openly licensed videos and animated breast stills.
 
     python benchmarks/train_bundled.py prepare DATA WORK      # data -> three folders with manifests
-    us-i2v train-ae  WORK/calf_muscle WORK/lung_pocus WORK/breast_motion --preset base -o WORK/ae ...
-    us-i2v train-ldm WORK/calf_muscle WORK/lung_pocus WORK/breast_motion --ae WORK/ae -o WORK/ldm ...
-    python benchmarks/train_bundled.py bundle WORK/ldm src/us_i2v/bundled/base.safetensors
+    us-i2v train-ae  WORK/... -o WORK/ae                      # the commands, word for word, are
+    us-i2v train-ae  WORK/... -o WORK/decoder                 # in docs/model-card.md
+    us-i2v train-ldm WORK/... --ae WORK/ae -o WORK/ldm
+    python benchmarks/train_bundled.py bundle WORK/ldm WORK/decoder src/us_i2v/bundled/base.safetensors
 
 DATA holds `manifest.csv` (file, class_label, patient_or_group, sha256, ...), `images/busi` and `videos/...`.
 Only sources whose licence allows it are used: calf_muscle, lung_pocus and BUSI. 20 % of the BUSI groups are
@@ -157,12 +158,20 @@ def prepare_breast(data: Path, work: Path, clips: int, workers: int) -> None:
     print(f"breast_motion: {len(rows)} clips of {len(stills)} stills, {len(reserved)} groups reserved")
 
 
-def bundle(run: Path, target: Path) -> None:
-    """Store a run's weights in half precision, as the wheel ships them."""
+def bundle(run: Path, decoder: Path, target: Path) -> None:
+    """Join stage 2 with the fine-tuned decoder and store both in half precision, as the wheel ships them."""
+    import torch
+
     from us_i2v.weights import load_weights, save_weights
 
-    weights = load_weights(run)
-    save_weights(target, weights.header, weights.tensors, half=True)
+    weights, tuned = load_weights(run), load_weights(decoder)
+    tensors = dict(weights.tensors)
+    for name, value in tuned.tensors.items():
+        if name.startswith("autoencoder.encoder.") and not torch.equal(value, tensors[name]):
+            raise SystemExit(f"{decoder}: its encoder is not the one that {run} was trained on ({name})")
+        tensors[name] = value
+    header = weights.header.model_copy(update={"speckle": tuned.header.speckle})
+    save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
@@ -176,10 +185,11 @@ def main() -> int:
     prepare.add_argument("--workers", type=int, default=1)
     export = commands.add_parser("bundle")
     export.add_argument("run", type=Path)
+    export.add_argument("decoder", type=Path)
     export.add_argument("target", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "bundle":
-        bundle(arguments.run, arguments.target)
+        bundle(arguments.run, arguments.decoder, arguments.target)
         return 0
     for name in ("calf_muscle", "lung_pocus"):
         prepare_videos(arguments.data, arguments.work, name)

@@ -17,7 +17,7 @@ from tests.factories import textured_still
 from tests.training.conftest import autoencoder_config, denoiser_config
 from us_i2v.errors import ConfigError, OutputError, TrainingError, WeightsError
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
-from us_i2v.training.autoencoder import AutoencoderTraining, train_autoencoder
+from us_i2v.training.autoencoder import train_autoencoder
 from us_i2v.training.denoiser import train_denoiser
 from us_i2v.training.loop import CHECKPOINT, OptimiserConfig
 from us_i2v.training.report import Silent
@@ -146,7 +146,8 @@ def test_decoder_alone_can_be_trained_on(clips_folder, tmp_path):
     before, after = load_weights(first).tensors, load_weights(second).tensors
     changed = {key.split(".")[1] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder"}
-    other = AutoencoderTraining(init=str(first))
+    shape = config.model.model_copy(update={"latent_channels": 2})
+    other = config.model_copy(update={"model": shape})
     with pytest.raises(ConfigError, match="another shape"):
         train_autoencoder([clips_folder], tmp_path / "third", other, reporter=Silent(), device="cpu")
 
@@ -174,7 +175,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.training.conftest import autoencoder_config
-from us_i2v.training.autoencoder import AutoencoderTraining, train_autoencoder
+from us_i2v.training.autoencoder import train_autoencoder
 from us_i2v.training.report import Silent
 config = autoencoder_config(steps=1)
 optimiser = config.optimiser.model_copy(update={"precision": "fp32", "clip_norm": 1e9, "warmup": 0})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from us_i2v.types import FloatArray, Mask
 
 _LAGS = 8
-_HIGH_PASS_SIGMA = 4.0
+_LOCAL_SIGMA = 8.0
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,21 @@ class Grain:
     columns: Tensor
 
     @classmethod
-    def measure(cls, gray: FloatArray, hold: Mask | None = None) -> Grain:
-        """Measure the grain of a still.
+    def measure(cls, texture: FloatArray, hold: Mask | None = None) -> Grain:
+        """Measure the grain of a texture.
 
         Args:
-            gray: (H, W), 0..1.
+            texture: (H, W), zero mean: a picture less its local mean.
             hold: (H, W), pixels that are no tissue, or None.
         """
-        picture = gray.astype(np.float64)
-        texture = picture - ndimage.gaussian_filter(picture, _HIGH_PASS_SIGMA)
-        local = np.sqrt(ndimage.gaussian_filter(texture**2, 2 * _HIGH_PASS_SIGMA)) + 1e-3
-        texture = texture / local
-        weight = np.ones_like(picture) if hold is None else (~hold).astype(np.float64)
+        values = texture.astype(np.float64)
+        local = np.sqrt(ndimage.gaussian_filter(values**2, _LOCAL_SIGMA)) + 1e-3
+        weight = np.ones_like(values) if hold is None else (~hold).astype(np.float64)
         weight *= local > 4e-3
         if weight.sum() < 64:
             weight[:] = 1.0
-        return cls(_kernel(texture, weight, axis=0), _kernel(texture, weight, axis=1))
+        values = values / local
+        return cls(_kernel(values, weight, axis=0), _kernel(values, weight, axis=1))
 
 
 def _kernel(texture: FloatArray, weight: FloatArray, axis: int) -> Tensor:

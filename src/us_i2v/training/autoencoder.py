@@ -2,6 +2,7 @@
 
     L = w_l1 |x - m| + w_nll (|x - m| / b + ln 2b)  [m detached]  + w_kl KL(q(z|x) || N(0, I))
         + w_flow |flow - known flow|  + w_smooth |grad flow|  + w_perceptual LPIPS(x, m)
+        + adversarial terms, see `adversarial`
 
 m are the mean frames and b = gate * scale / sqrt(2) the residual's local Laplace scale. The scale's likelihood
 does not reach the mean: otherwise places of large residual would stop being explained by motion.
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from us_i2v import __version__
@@ -28,6 +29,7 @@ from us_i2v.metrics.lpips import LPIPS
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.motion import Motion, deterministic_frames
 from us_i2v.seeding import derive_seed
+from us_i2v.training.adversarial import Adversarial, AdversarialLoss
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
@@ -60,10 +62,19 @@ class AutoencoderTraining(Config):
     clips: ClipsConfig = ClipsConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: AutoencoderLoss = AutoencoderLoss()
+    adversarial: AdversarialLoss = AdversarialLoss()
     source_weights: dict[str, float] = Field({}, description="Relative share by data folder's name.")
     init: str = Field("", description="Weights file or run folder to start from; empty: random weights.")
     freeze_encoder: bool = Field(False, description="Train the decoder only, so that latents stay what they are.")
     notes: str = Field("", description="Kept in the weights: data, licences.")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run without discriminators is identified as it was before they existed, so that it can be resumed.
+        values: dict[str, Any] = handler(self)
+        if self.adversarial == AdversarialLoss():
+            values.pop("adversarial", None)
+        return values
 
 
 class _Step(nn.Module):
@@ -81,6 +92,8 @@ class _Step(nn.Module):
         self.lpips: tuple[LPIPS] | None = None
         if config.loss.perceptual > 0:
             self.lpips = (LPIPS.load(config.loss.lpips_backbone, Path(config.loss.lpips)),)
+        # No module either: the discriminators are trained and kept apart, see `training.loop.Companion`.
+        self.adversarial = Adversarial(config.adversarial, config.optimiser.seed) if config.adversarial.on else None
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: video (B, 1, T, S, S), noise (B, *latent), flow (B, 2, T, s, s) NaN where unknown."""
@@ -105,6 +118,9 @@ class _Step(nn.Module):
             if "pick" in batch:
                 terms["perceptual"] = self._perceptual(video, mean, batch["pick"])
             loss = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
+            if self.adversarial is not None:
+                against, judged = self.adversarial.generator_loss(video, mean, batch)
+                loss, terms = loss + against, terms | judged
         return loss, {name: value.detach() for name, value in terms.items()}
 
     def _perceptual(self, video: Tensor, mean: Tensor, pick: Tensor) -> Tensor:
@@ -155,7 +171,9 @@ class AutoencoderTask:
         self.config, self.out = config, out
         optimiser, length = config.optimiser, config.model.n_frames
         torch.manual_seed(derive_seed(optimiser.seed, "initial weights"))
-        self.module: nn.Module = _Step(config)
+        step = _Step(config)
+        self.module: nn.Module = step
+        self.adversarial = step.adversarial
         self.sampler = ClipSampler(
             train_clips, config.clips, length=length, seed=optimiser.seed, weights=config.source_weights
         )
@@ -177,6 +195,9 @@ class AutoencoderTask:
             frames = self.config.loss.lpips_frames
             pick = torch.randint(1, self.config.model.n_frames, (total, frames), generator=generator)
             batch["pick"] = pick[list(mine)]
+        if self.adversarial is not None:
+            frames_seen = self.adversarial.draw(step, total, self.config.model.n_frames)
+            batch |= {name: frames[list(mine)] for name, frames in frames_seen.items()}
         return batch, [window.name for window in windows]
 
     @torch.no_grad()
@@ -283,6 +304,7 @@ def train_autoencoder(
         reporter=reporter,
         device=where,
         name="auto-encoder",
+        companion=task.adversarial,
     )
 
 

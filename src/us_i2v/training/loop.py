@@ -27,7 +27,7 @@ from us_i2v.training.ema import EMA
 from us_i2v.training.state import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -78,6 +78,22 @@ class Task(Protocol):
         """Write the weights file from the averaged weights."""
 
 
+class Companion(Protocol):
+    """What is trained beside a task's module by an optimiser of its own, for example discriminators."""
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device."""
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Train after the module's step (0-based), alike on all ranks; returns values to report."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs."""
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+
+
 def train(
     task: Task,
     out: Path,
@@ -88,6 +104,7 @@ def train(
     reporter: Reporter,
     device: torch.device,
     name: str,
+    companion: Companion | None = None,
 ) -> None:
     """Run a task to its last step, checkpointing every epoch and on Ctrl-C.
 
@@ -100,6 +117,7 @@ def train(
         reporter: Receives progress.
         device: Where to train.
         name: Shown to the reporter.
+        companion: Trained beside the task, and kept in its checkpoints.
 
     Raises:
         TrainingError: The loss is not finite; names the files of the batch, the last checkpoint stays.
@@ -118,8 +136,12 @@ def train(
         betas=config.betas,
         weight_decay=config.weight_decay,
     )
+    if companion is not None:
+        companion.to(device)
     ema = EMA(task.module, config.ema)
-    done = load_checkpoint(checkpoint, fingerprint, task.module, ema, optimiser) if checkpoint.exists() else 0
+    done = 0
+    if checkpoint.exists():
+        done = load_checkpoint(checkpoint, fingerprint, task.module, ema, optimiser, companion)
     parallel = _parallel(task.module, device) if world > 1 else task.module
     in_a_row = 0
     if rank == 0:
@@ -137,12 +159,14 @@ def train(
                         "Lower the learning rate; the last checkpoint is kept.",
                     )
                 ema.update(task.module, step + 1)
+                if companion is not None:
+                    values |= companion.after_step(step)
                 stop = _any_rank(interrupted.is_set(), world, device)
                 last = step + 1 == config.steps
                 if rank == 0:
                     reporter.step(step + 1, loss, values)
                     if last or stop or (step + 1) % config.validate_every == 0:
-                        save_checkpoint(checkpoint, step + 1, fingerprint, task.module, ema, optimiser)
+                        save_checkpoint(checkpoint, step + 1, fingerprint, task.module, ema, optimiser, companion)
                         if not stop or last:
                             _epoch(task, ema, out, step + 1, loss, values, reporter)
                 if stop:

@@ -11,30 +11,46 @@ from us_i2v.errors import WeightsError
 from us_i2v.weights import read_tensors, write_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
 
     from us_i2v.training.ema import EMA
+    from us_i2v.training.loop import Companion
 
 CHECKPOINT_VERSION = 1
 _KEY = "us_i2v_checkpoint"
 
 
 def save_checkpoint(
-    path: Path, step: int, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer
+    path: Path,
+    step: int,
+    fingerprint: str,
+    module: nn.Module,
+    ema: EMA,
+    optimiser: torch.optim.Optimizer,
+    companion: Companion | None = None,
 ) -> None:
-    """Write weights, their average and the optimiser's state after `step` steps, atomically."""
+    """Write weights, their average, the optimiser's and the companion's state after `step` steps, atomically."""
     tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.module.state_dict().items()}
-    for k, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{k}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors |= {f"optimiser.{k}": v for k, v in optimiser_tensors(optimiser).items()}
+    if companion is not None:
+        tensors |= {f"companion.{k}": v for k, v in companion.state().items()}
     header = {"format_version": CHECKPOINT_VERSION, "step": step, "fingerprint": fingerprint}
     out = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     write_tensors(path, out, {_KEY: json.dumps(header)})
 
 
-def load_checkpoint(path: Path, fingerprint: str, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> int:
+def load_checkpoint(
+    path: Path,
+    fingerprint: str,
+    module: nn.Module,
+    ema: EMA,
+    optimiser: torch.optim.Optimizer,
+    companion: Companion | None = None,
+) -> int:
     """Restore a checkpoint in place; returns the step it was written after.
 
     Raises:
@@ -62,9 +78,22 @@ def load_checkpoint(path: Path, fingerprint: str, module: nn.Module, ema: EMA, o
 
     module.load_state_dict(part("model."))
     ema.module.load_state_dict(part("ema."))
+    restore_optimiser(optimiser, part("optimiser."))
+    if companion is not None:
+        companion.load_state(part("companion."))
+    return step
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return an optimiser's state by "parameter number.name"."""
+    state = optimiser.state_dict()["state"]
+    return {f"{k}.{name}": torch.as_tensor(value) for k, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `optimiser_tensors` gave."""
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in part("optimiser.").items():
+    for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return step
