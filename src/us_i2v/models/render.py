@@ -4,13 +4,14 @@ The mean frames (see `motion`) repeat the still's speckle for ever; real speckle
 how much, as the standard deviation s of the residual at the model's size. It is drawn in one of two ways:
 
     additive      frame = m + s * coarse noise
-    stationary    frame = m + (rho - 1) h + sqrt(1 - rho^2) sd(h) * fine noise + e * coarse noise
+    stationary    frame = m + (rho - 1) h + a * fine noise + e * coarse noise
+                  a^2 = (1 - rho^2) V + 2 (1 - rho) c
                   rho = 1 - s^2 / (2 v)   clipped to 0..1,      e^2 = max(0, s^2 - 2 v) / 4
 
-h is the warped fine texture of the full-size still, sd(h) its local standard deviation, and v the local variance
-that this texture keeps when it is shrunk to the model's size. Exchanging a share of the texture for fresh one
-of the same contrast then changes the shrunk picture by s on average, E(change^2) = 2 (1 - rho) v = s^2, while
-the contrast of the speckle stays what it was. What exceeds a full exchange (motion and brightness that the latent
+h is the warped fine texture of the full-size still, V its local variance, c its local covariance with what is
+left of the still, and v = (V + c) times the share of V that h keeps when it is shrunk to the model's size.
+Exchanging a share of the texture for fresh one then changes the shrunk picture by s on average,
+E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full exchange (motion and brightness that the latent
 missed) would add contrast: half of its amplitude is drawn.
 """
 
@@ -47,14 +48,16 @@ class StillTexture:
 
     Attributes:
         fine: (B, 1, H, W), texture of the still at output size, zero mean.
-        sd: (B, 1, h, w), local standard deviation of `fine`, on the motion's grid.
-        small_variance: (B, 1, h, w), local variance of `fine` when shrunk to the model's size.
+        variance: (B, 1, h, w), V, local variance of `fine`, on the motion's grid.
+        covariance: (B, 1, h, w), c, its local covariance with the rest of the still, >= 0.
+        small_variance: (B, 1, h, w), v, see the module's head.
         fine_grain: Grain at output size.
         coarse_grain: Grain at the model's size.
     """
 
     fine: Tensor
-    sd: Tensor
+    variance: Tensor
+    covariance: Tensor
     small_variance: Tensor
     fine_grain: Grain
     coarse_grain: Grain
@@ -76,6 +79,8 @@ class StillTexture:
         fine = gray - low
         if weight is not None:
             fine = fine * weight
+        variance = _local_mean(fine.square(), grid)
+        covariance = _local_mean(fine * low, grid).clamp_min(0).minimum(variance)
         shrunk = F.interpolate(fine, small.shape[-2:], mode="bilinear", antialias=True)
         first = weight[0, 0] if weight is not None else None
         hold = None if first is None else (first < 0.5).cpu().numpy()
@@ -85,8 +90,9 @@ class StillTexture:
             small_hold = (small_weight < 0.5).cpu().numpy()
         return cls(
             fine=fine,
-            sd=_local_mean(fine.square(), grid).sqrt(),
-            small_variance=_local_mean(shrunk.square(), grid),
+            variance=variance,
+            covariance=covariance,
+            small_variance=_local_mean(shrunk.square(), grid) * (1 + covariance / variance.clamp_min(1e-8)),
             fine_grain=Grain.measure(fine[0, 0].cpu().numpy(), hold),
             coarse_grain=Grain.measure((small - _blur(small))[0, 0].cpu().numpy(), small_hold),
         )
@@ -179,7 +185,10 @@ def _with_speckle(
     variance = texture.small_variance[:, :, None].to(change)
     rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
     excess = _EXCESS * (change - 2 * variance).clamp_min(0).sqrt()
-    amplitude = (1 - rho.square()).sqrt() * texture.sd[:, :, None].to(change)
+    exchanged = (1 - rho.square()) * texture.variance[:, :, None].to(change) + 2 * (1 - rho) * texture.covariance[
+        :, :, None
+    ].to(change)
+    amplitude = exchanged.sqrt()
     # The fields of a Motion are resampled together; here they carry what the noise needs.
     first = replace(motion, mean=motion.gate * motion.mean, gate=rho, scale=amplitude).resample(box, size)
     rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from us_i2v.types import FloatArray, Mask
 
-_LAGS = 8
+_LAGS = 12
 _LOCAL_SIGMA = 8.0
 
 
@@ -33,8 +33,8 @@ class Grain:
     """Separable kernels of the texture, unit energy each.
 
     Attributes:
-        rows: (2 * 8 + 1,), along y.
-        columns: (2 * 8 + 1,), along x.
+        rows: (2 * 12 + 1,), along y.
+        columns: (2 * 12 + 1,), along x.
     """
 
     rows: Tensor
@@ -69,7 +69,8 @@ def _kernel(texture: FloatArray, weight: FloatArray, axis: int) -> Tensor:
         values[lag] = (t[a] * t[b] * both).sum() / max(both.sum(), 1.0)
     if values[0] <= 0:
         values[0] = 1.0
-    taper = 0.5 * (1 + np.cos(np.pi * np.arange(_LAGS + 1) / (_LAGS + 1)))
+    # Flat over the first half: a taper over all lags would blur the spectrum and lose fine grain.
+    taper = 0.5 * (1 + np.cos(np.pi * np.clip(2 * np.arange(_LAGS + 1) / (_LAGS + 1) - 1, 0, 1)))
     correlation = values / values[0] * taper
     length = 4 * _LAGS
     circular = np.zeros(length)
