@@ -33,6 +33,10 @@ INTERVAL = (0.04, 0.13)
 RESERVED_SHARE = 0.2
 HELD_POCUS = ("pocus-1", "pocus-119", "pocus-99")
 HELD_CALF = ("_push_03",)
+NOTES = (
+    "us-i2v base. Data: calf muscle (CC BY 4.0, Zenodo 2598553), lung POCUS (CC BY 4.0 and 2.0), BUSI stills "
+    "(Al-Dhabyani et al. 2020) with simulated motion. Details, credits and limits: docs/model-card.md."
+)
 COLUMNS = ("file", "label", "group", "split", "fps")
 
 
@@ -170,7 +174,7 @@ def bundle(run: Path, decoder: Path, target: Path) -> None:
         if name.startswith("autoencoder.encoder.") and not torch.equal(value, tensors[name]):
             raise SystemExit(f"{decoder}: its encoder is not the one that {run} was trained on ({name})")
         tensors[name] = value
-    header = weights.header.model_copy(update={"speckle": tuned.header.speckle})
+    header = weights.header.model_copy(update={"speckle": tuned.header.speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
