@@ -11,8 +11,8 @@ how much, as the standard deviation s of the residual at the model's size. It is
 h is the warped fine texture of the full-size still, V its local variance, c its local covariance with what is
 left of the still, and v = (V + c) times the share of V that h keeps when it is shrunk to the model's size.
 Exchanging a share of the texture for fresh one then changes the shrunk picture by s on average,
-E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full exchange (motion and brightness that the latent
-missed) would add contrast: half of its amplitude is drawn.
+E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full
+exchange (motion and brightness that the latent missed) would add contrast: half of its amplitude is drawn.
 """
 
 from __future__ import annotations
