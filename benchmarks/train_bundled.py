@@ -162,7 +162,7 @@ def prepare_breast(data: Path, work: Path, clips: int, workers: int) -> None:
     print(f"breast_motion: {len(rows)} clips of {len(stills)} stills, {len(reserved)} groups reserved")
 
 
-def bundle(run: Path, decoder: Path, target: Path) -> None:
+def bundle(run: Path, decoder: Path, target: Path, correlation: float) -> None:
     """Join stage 2 with the fine-tuned decoder and store both in half precision, as the wheel ships them."""
     import torch
 
@@ -174,7 +174,9 @@ def bundle(run: Path, decoder: Path, target: Path) -> None:
         if name.startswith("autoencoder.encoder.") and not torch.equal(value, tensors[name]):
             raise SystemExit(f"{decoder}: its encoder is not the one that {run} was trained on ({name})")
         tensors[name] = value
-    header = weights.header.model_copy(update={"speckle": tuned.header.speckle, "notes": NOTES})
+    # Lower than the residuals' own correlation, which also counts what moves and is not modelled.
+    speckle = tuned.header.speckle.model_copy(update={"correlation": correlation})
+    header = weights.header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
@@ -191,9 +193,10 @@ def main() -> int:
     export.add_argument("run", type=Path)
     export.add_argument("decoder", type=Path)
     export.add_argument("target", type=Path)
+    export.add_argument("--correlation", type=float, default=0.6, help="of the speckle, from frame to frame")
     arguments = parser.parse_args()
     if arguments.command == "bundle":
-        bundle(arguments.run, arguments.decoder, arguments.target)
+        bundle(arguments.run, arguments.decoder, arguments.target, arguments.correlation)
         return 0
     for name in ("calf_muscle", "lung_pocus"):
         prepare_videos(arguments.data, arguments.work, name)
