@@ -95,7 +95,7 @@ def reconstruct(arguments: argparse.Namespace) -> dict:
                 video = shrink(row["frames"], model.config.size)
                 still = video[:, :, 0]
                 motion = model.decode(model.encode(video).mean, still).in_float32()
-                full = motion.resample((0, 0, *motion.grid), still.shape[-2:])
+                full = motion.at_size(still.shape[-2:])
                 sums[name].append(compare(lpips, deterministic_frames(still, full), video))
                 if name == "warp":
                     sums["repeat"].append(compare(lpips, still[:, :, None].expand_as(video), video))

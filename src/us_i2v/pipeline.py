@@ -262,7 +262,7 @@ class ImageToVideo:
             out = render(filled, part, noise, texture, mode=options.texture)
             frames.append(still.compose(out[0].cpu()))
             if mask is not None:
-                full = part.resample((0, 0, *motion.grid), still.size)
+                full = part.at_size(still.size)
                 given = torch.from_numpy(mask)[None, None].to(self.device)
                 masks.append(warp_mask(given, full.flow)[0, 0].cpu().numpy())
         stacked = np.concatenate(frames)

@@ -95,6 +95,10 @@ class Motion:
             scale=self.scale * speckle,
         )
 
+    def at_size(self, size: tuple[int, int]) -> Motion:
+        """Resample the whole grid to H x W pixels, see `resample`."""
+        return self.resample((0, 0, *self.grid), size)
+
     def resample(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> Motion:
         """Resample a part of the grid to another size (cubic in flow, linear elsewhere).
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
-from us_i2v.models.motion import Motion, interpolation_matrix, warp
+from us_i2v.models.motion import Motion, deterministic_frames, interpolation_matrix, warp
 from us_i2v.models.speckle import Grain, SpeckleProcess
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _FINE_CELLS = 10
 _EXCESS = 0.5
 """Share of the amplitude beyond a full exchange. On held-out lung clips 0 loses half of the motion energy, 1 raises
 the contrast by a fifth."""
+_COARSE_CELLS = 10
+"""Texture finer than this many pixels of the model's square gives the coarse noise its grain."""
 _LOCAL_CELLS = 24
 """Local statistics are means over squares of about 1/24 of the picture."""
 
@@ -75,34 +77,32 @@ class StillTexture:
         h, w = gray.shape[-2:]
         cell = max(4.0, _FINE_CELLS * max(h, w) / 500)
         coarse = (max(2, round(h / cell)), max(2, round(w / cell)))
-        low = F.interpolate(F.interpolate(gray, coarse, mode="area"), (h, w), mode="bicubic", align_corners=False)
+        low = _low_pass(gray, coarse)
         fine = gray - low
         if weight is not None:
             fine = fine * weight
         variance = _local_mean(fine.square(), grid)
         covariance = _local_mean(fine * low, grid).clamp_min(0).minimum(variance)
         shrunk = F.interpolate(fine, small.shape[-2:], mode="bilinear", antialias=True)
-        first = weight[0, 0] if weight is not None else None
-        hold = None if first is None else (first < 0.5).cpu().numpy()
-        small_hold = None
-        if first is not None:
-            small_weight = F.interpolate(first[None, None].float(), small.shape[-2:], mode="area")[0, 0]
-            small_hold = (small_weight < 0.5).cpu().numpy()
+        hold = small_hold = None
+        if weight is not None:
+            hold = (weight[0, 0] < 0.5).cpu().numpy()
+            small_weight = F.interpolate(weight[:1].float(), small.shape[-2:], mode="area")
+            small_hold = (small_weight[0, 0] < 0.5).cpu().numpy()
+        side = max(2, small.shape[-1] // _COARSE_CELLS)
         return cls(
             fine=fine,
             variance=variance,
             covariance=covariance,
             small_variance=_local_mean(shrunk.square(), grid) * (1 + covariance / variance.clamp_min(1e-8)),
             fine_grain=Grain.measure(fine[0, 0].cpu().numpy(), hold),
-            coarse_grain=Grain.measure((small - _blur(small))[0, 0].cpu().numpy(), small_hold),
+            coarse_grain=Grain.measure((small - _low_pass(small, (side, side)))[0, 0].cpu().numpy(), small_hold),
         )
 
 
-def _blur(x: Tensor) -> Tensor:
-    """Local mean over about 1/13 of the picture: (B, 1, H, W) -> same."""
-    size = (int(x.shape[-2]), int(x.shape[-1]))
-    coarse = (max(2, size[0] // 10), max(2, size[1] // 10))
-    return F.interpolate(F.interpolate(x, coarse, mode="area"), size, mode="bicubic", align_corners=False)
+def _low_pass(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Means of rows x columns cells, interpolated back to the picture's size: (B, 1, H, W) -> same."""
+    return F.interpolate(F.interpolate(x, cells, mode="area"), x.shape[-2:], mode="bicubic", align_corners=False)
 
 
 def _local_mean(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -157,13 +157,11 @@ def render(
         (B, C, T, H, W) in 0..1; the anchor frame, if the motion holds it, is the still itself.
     """
     size = (int(still.shape[-2]), int(still.shape[-1]))
-    box = (0.0, 0.0, float(motion.grid[0]), float(motion.grid[1]))
     if noise is None or texture is None:
-        full = motion.resample(box, size)
-        frames = (1 + full.gain) * warp(still, full.flow) + full.gate * full.mean
+        frames = deterministic_frames(still, motion.at_size(size))
     else:
         fine, coarse = noise.take(motion.n_frames, mode)
-        frames = _with_speckle(still, motion, box, size, texture, fine, coarse)
+        frames = _with_speckle(still, motion, size, texture, fine, coarse)
     if 0 <= motion.anchor < motion.n_frames:
         frames[:, :, motion.anchor] = still
     return frames.clamp(0, 1)
@@ -172,7 +170,6 @@ def render(
 def _with_speckle(
     still: Tensor,
     motion: Motion,
-    box: tuple[float, float, float, float],
     size: tuple[int, int],
     texture: StillTexture,
     fine: Tensor | None,
@@ -180,7 +177,7 @@ def _with_speckle(
 ) -> Tensor:
     change = (motion.gate * motion.scale).square()
     if fine is None:
-        full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).resample(box, size)
+        full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).at_size(size)
         return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * coarse.to(still)
     variance = texture.small_variance[:, :, None].to(change)
     rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
@@ -190,7 +187,7 @@ def _with_speckle(
     ].to(change)
     amplitude = exchanged.sqrt()
     # The fields of a Motion are resampled together; here they carry what the noise needs.
-    first = replace(motion, mean=motion.gate * motion.mean, gate=rho, scale=amplitude).resample(box, size)
+    first = replace(motion, mean=motion.gate * motion.mean, gate=rho, scale=amplitude).at_size(size)
     rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)
     columns = interpolation_matrix(motion.grid[1], size[1], 0, motion.grid[1], "linear").to(change)
     channels = still.shape[1]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
-from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, Window, batch_seed
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError
 from us_i2v.metrics.lpips import LPIPS
@@ -104,7 +104,7 @@ class _Step(nn.Module):
         motion = self.autoencoder.decode(posterior.sample(batch["noise"]), still)
         with torch.autocast(video.device.type, enabled=False):
             size = video.shape[-2:]
-            full = motion.in_float32().resample((0, 0, *motion.grid), (int(size[0]), int(size[1])))
+            full = motion.in_float32().at_size((int(size[0]), int(size[1])))
             mean = deterministic_frames(still, full)
             error = (video - mean).abs()[:, :, 1:]
             b = (full.gate * full.scale)[:, :, 1:] / 2**0.5 + 1e-3
@@ -215,7 +215,7 @@ class AutoencoderTask:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.config.optimiser.precision == "bf16"):
                 posterior = autoencoder.encode(video)
                 motion = autoencoder.decode(posterior.mean, video[:, :, 0])
-            full = motion.in_float32().resample((0, 0, *motion.grid), (video.shape[-2], video.shape[-1]))
+            full = motion.in_float32().at_size((video.shape[-2], video.shape[-1]))
             mean = deterministic_frames(video[:, :, 0], full)
             residual, sd = (video - mean)[:, :, 1:], (full.gate * full.scale)[:, :, 1:]
             repeat = (video - video[:, :, :1])[:, :, 1:]
@@ -306,6 +306,3 @@ def train_autoencoder(
         name="auto-encoder",
         companion=task.adversarial,
     )
-
-
-__all__ = ["AutoencoderLoss", "AutoencoderTask", "AutoencoderTraining", "Window", "train_autoencoder"]

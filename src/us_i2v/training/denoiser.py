@@ -259,7 +259,7 @@ class DenoiserTask:
         )
         latent = z * self.sd.to(self.device) + self.mean.to(self.device)
         motion = self.autoencoder.decode(latent, batch["still"])
-        full = motion.in_float32().resample((0, 0, *motion.grid), (batch["still"].shape[-2], batch["still"].shape[-1]))
+        full = motion.in_float32().at_size((batch["still"].shape[-2], batch["still"].shape[-1]))
         frames = deterministic_frames(batch["still"], full)
         write_strip(self.out / "samples" / f"step_{step:06d}.png", list(frames[:4, 0]))
         return {
