@@ -111,3 +111,15 @@ def test_a_translation_can_be_learnt():
         optimiser.step()
     repeat = (video - still[:, :, None]).abs().mean()
     assert float(loss.detach()) < 0.5 * float(repeat)
+
+
+@pytest.mark.parametrize("decoder", ["warp", "adain"])
+def test_a_vector_latent_can_tell_places_and_times_apart(decoder):
+    torch.manual_seed(0)
+    config = AutoencoderConfig(size=32, decoder=decoder, latent_mode="vector", latent_channels=4, correlation_radius=0)
+    seed = Autoencoder(config).decoder.seed
+    cells = seed(torch.randn(3, 4, 1, 1, 1))
+    assert cells.shape == (3, 4, 2, 4, 4)
+    # Every cell is a map of its own, and the latent reaches all of them.
+    assert torch.unique(cells[0, 0].round(decimals=5)).numel() == 32
+    assert ((cells[0] - cells[1]).abs() > 1e-5).all()

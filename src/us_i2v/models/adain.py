@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from us_i2v.models.blocks import Conv3d, StillPyramid, over_time
+from us_i2v.models.blocks import Conv3d, StillPyramid, VectorSeed, over_time
 from us_i2v.models.motion import Motion
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class AdaINDecoder(nn.Module):
         c_z = config.latent_channels
         self.config = config
         self.pyramid = StillPyramid((p_fine, p_mid, p_coarse))
+        self.seed = VectorSeed(c_z) if config.latent_mode == "vector" else nn.Identity()
         self.enter = Conv3d(c_z, c0, 3, padding=1)
         self.block1 = AdaINBlock(c0, c0, p_coarse, c_z)
         self.block2 = AdaINBlock(c0, c1, p_mid, c_z)
@@ -74,9 +75,7 @@ class AdaINDecoder(nn.Module):
         fine, middle, coarse = self.pyramid(still)
         pooled = z.mean(dim=(2, 3, 4))
         frames = self.config.n_frames
-        if self.config.latent_mode == "vector":
-            z = z.expand(-1, -1, 2, *coarse.shape[-2:])
-        x = self.enter(z)
+        x = self.enter(self.seed(z))
         if x.shape[-1] != coarse.shape[-1]:
             x = F.interpolate(x, size=(x.shape[2], *coarse.shape[-2:]), mode="trilinear")
         x = self.block1(x, coarse, pooled)

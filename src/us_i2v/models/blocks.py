@@ -207,3 +207,22 @@ def sinusoidal_embedding(values: Tensor, channels: int, max_period: float = 1000
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=values.device) / half)
     angles = values.float()[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class VectorSeed(nn.Module):
+    """Spread a latent vector over a small space-time grid, one learned map a cell.
+
+    A vector that is merely repeated would leave it to zero padding to tell places and times apart. cINN's
+    decoder (Dorkenwald et al. 2021) starts from a 4 x 4 map made by a fully connected layer in the same way.
+    """
+
+    FRAMES, SIDE = 2, 4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.Linear(channels, channels * self.FRAMES * self.SIDE**2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, C, 1, 1, 1) -> (B, C, 2, 4, 4)."""
+        grid: Tensor = self.spread(z.flatten(1)).view(z.shape[0], -1, self.FRAMES, self.SIDE, self.SIDE)
+        return grid

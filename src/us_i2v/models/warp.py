@@ -18,6 +18,7 @@ from torch import nn
 from us_i2v.models.blocks import (
     FactorisedBlock,
     StillPyramid,
+    VectorSeed,
     add_still,
     enlarge,
     fold_time,
@@ -45,6 +46,7 @@ class WarpDecoder(nn.Module):
         p_fine, p_mid, p_coarse = config.still_widths
         self.config = config
         self.pyramid = StillPyramid((p_fine, p_mid, p_coarse))
+        self.seed = VectorSeed(config.latent_channels) if config.latent_mode == "vector" else nn.Identity()
         self.enter = nn.Conv2d(config.latent_channels, c0, 1)
         self.from_coarse = nn.Conv2d(p_coarse, c0, 1)
         self.coarse1 = FactorisedBlock(c0, c0)
@@ -70,8 +72,7 @@ class WarpDecoder(nn.Module):
         """Z (B, C_z, T_z, H_z, W_z), still (B, 1, H, W) in 0..1 -> Motion on an H/2 x W/2 grid."""
         batch, total = z.shape[0], self.config.n_frames
         fine, middle, coarse = self.pyramid(still)
-        if self.config.latent_mode == "vector":
-            z = z.expand(-1, -1, 2, *coarse.shape[-2:])
+        z = self.seed(z)
         frames = z.shape[2]
         x = self.enter(fold_time(z))
         if x.shape[-1] != coarse.shape[-1]:
