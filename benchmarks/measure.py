@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,54 +23,45 @@ import torch.nn.functional as F
 from PIL import Image
 from train_bundled import HELD_CALF, HELD_POCUS, busi_split, read_rows
 
-from us_i2v.data.clips import open_clip
-from us_i2v.data.repeats import distinct_indices
+from us_i2v.data.manifest import Sample
 from us_i2v.data.stills import read_still
 from us_i2v.data.transforms import to_gray
-from us_i2v.metrics.block_matching import block_motion
-from us_i2v.metrics.frechet import frechet_distance
+from us_i2v.evaluation.clips import RealWindows, WindowRule, at_size, middle
+from us_i2v.evaluation.divisions import Side, available, frechet_lines
+from us_i2v.evaluation.measure import describe_clip
+from us_i2v.metrics.extractors import load_extractor
 from us_i2v.metrics.lpips import LPIPS
-from us_i2v.metrics.motion import highpass_ratio, motion_energy, motion_statistics
-from us_i2v.metrics.x3d import X3DXS, x3d_features
 from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
-from us_i2v.seeding import numpy_generator
 from us_i2v.weights import load_weights
 
 FRAMES = 16
-CROP = 112
-BLANK = 5
+SIZE = 128
+
+
+def held_out(data: Path, source: str, per_clip: int = 1) -> RealWindows:
+    """Windows of held-out clips of a source: 16 frames at stride 3."""
+    samples = []
+    for row in read_rows(data):
+        if not row["file"].startswith(f"videos/{source}/"):
+            continue
+        path, group = data / row["file"], row["patient_or_group"]
+        if source == "calf_muscle" and not any(mark in path.stem for mark in HELD_CALF):
+            continue
+        if source == "lung_pocus" and group not in HELD_POCUS:
+            continue
+        samples.append((source, Sample(path, "clip", None, group)))
+    return RealWindows(samples, WindowRule(length=FRAMES, per_clip=per_clip, size=SIZE), root=data)
 
 
 def windows(data: Path, source: str, per_clip: int = 1) -> list[dict]:
     """Native-size gray windows of held-out clips: {"name", "group", "frames" uint8 (16, H, W), "interval"}."""
-    found = []
-    for row in read_rows(data):
-        if not row["file"].startswith(f"videos/{source}/"):
-            continue
-        path = data / row["file"]
-        if source == "calf_muscle" and not any(mark in path.stem for mark in HELD_CALF):
-            continue
-        if source == "lung_pocus" and row["patient_or_group"] not in HELD_POCUS:
-            continue
-        reader = open_clip(path)
-        indices = distinct_indices(reader)
-        stride = 3
-        span = (FRAMES - 1) * stride
-        last = len(indices) - 1 - span
-        if last < 0:
-            continue
-        fps = reader.fps * len(indices) / reader.n_frames
-        for start in np.unique(np.linspace(0, last, per_clip).astype(int)) if per_clip > 1 else [last // 2]:
-            # Some recordings begin black: nothing can be made from such a still.
-            frames = to_gray(reader.read([indices[start + stride * k] for k in range(FRAMES)]))
-            if frames[0].mean() < BLANK:
-                continue
-            found.append(
-                {"name": path.stem, "group": row["patient_or_group"], "frames": frames, "interval": stride / fps}
-            )
-    return found
+    real = held_out(data, source, per_clip)
+    return [
+        {"name": e.path.stem, "group": e.group, "frames": real.native(k), "interval": e.interval_s}
+        for k, e in enumerate(real.entries)
+    ]
 
 
 def shrink(frames: np.ndarray, size: int) -> torch.Tensor:
@@ -128,22 +120,8 @@ def compare(lpips: LPIPS, made: torch.Tensor, real: torch.Tensor) -> tuple[float
 
 
 def describe(frames: np.ndarray) -> dict[str, float]:
-    """Numbers of one clip, uint8 (16, H, W): on the whole frame at 128 px and on the native middle crop."""
-    small = (shrink(frames, 128)[0, 0].numpy() * 255).round().astype(np.uint8)
-    height, width = frames.shape[1:]
-    top, left = max(0, (height - CROP) // 2), max(0, (width - CROP) // 2)
-    crop = np.ascontiguousarray(frames[:, top : top + CROP, left : left + CROP])
-    matched = block_motion(small)
-    return {
-        "energy_128": motion_energy(small),
-        "energy_native": motion_energy(crop),
-        "explained_128": matched.share,
-        "explained_held_out_128": matched.held_out_share,
-        "explained_native": block_motion(crop).share,
-        "high_pass_128": highpass_ratio(small),
-        "high_pass_native": highpass_ratio(crop),
-        "block_flow_128": float(motion_statistics(matched).mean),
-    }
+    """Numbers of one clip, uint8 (16, H, W): on the whole frame at 128 px, and ("_crop") on the native middle crop."""
+    return describe_clip(at_size(frames, SIZE), middle(frames))
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -165,21 +143,6 @@ def make(model: ImageToVideo, rows: list[dict], **changes: object) -> tuple[list
     return clips, flows
 
 
-def across_patients(made: np.ndarray, real: np.ndarray, groups: list[str], n: int, draws: int = 20) -> dict:
-    """FVD-X3D of clips of one half of the patients against real clips of the other half, mean of draws."""
-    labels = np.array(groups)
-    names = np.unique(labels)
-    rng = numpy_generator(0, "across-patients")
-    values = []
-    for _ in range(draws):
-        left = np.isin(labels, rng.permutation(names)[: len(names) // 2])
-        sides = [rng.permutation(np.flatnonzero(side))[:n] for side in (left, ~left)]
-        if min(map(len, sides)) < n:
-            continue
-        values.append(frechet_distance(made[sides[0]], real[sides[1]]))
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values)), "draws": len(values), "n": n}
-
-
 @torch.no_grad()
 def real_flow(autoencoder: Autoencoder, row: dict) -> float:
     """Mean flow that the auto-encoder reads off a real clip, pixels of 128."""
@@ -190,7 +153,7 @@ def real_flow(autoencoder: Autoencoder, row: dict) -> float:
 
 def generate(arguments: argparse.Namespace) -> dict:
     model = ImageToVideo.from_pretrained(arguments.weights, device="cpu")
-    network = X3DXS.load(arguments.data.parent / "weights" / "x3d_xs_kinetics400.safetensors")
+    network = load_extractor("fvd-x3d", arguments.data.parent / "weights")
     autoencoder = load_weights(arguments.weights).autoencoder()
     result: dict[str, dict] = {}
     for source in arguments.sources.split(","):
@@ -214,17 +177,20 @@ def generate(arguments: argparse.Namespace) -> dict:
         for name, clips in variants.items():
             entry[name] = summary([describe(clip) for clip in clips[: arguments.some]])
         entry["energy_ratio"] = {
-            key: entry["generated"][key] / entry["real"][key] for key in ("energy_128_mean", "energy_native_mean")
+            key: entry["generated"][key] / entry["real"][key]
+            for key in ("motion_energy_mean", "motion_energy_crop_mean")
         }
         features = {
-            name: x3d_features(network, [(shrink(c, 128)[0, 0].numpy() * 255).round().astype(np.uint8) for c in clips])
+            name: network.features([at_size(c, SIZE) for c in clips])
             for name, clips in variants.items()
             if name in ("real", "repeat", "generated")
         }
-        n = min(100, len(rows) // 2 - 20)
+        labels, partners = tuple(groups), np.arange(len(rows))
+        data = Side(features["real"], labels, features["generated"], labels, features["repeat"], partners)
+        n = min(100, available(data, 20, 0))
         if n >= 50:
             entry["fvd_x3d"] = {
-                name: across_patients(values, features["real"], groups, n) for name, values in features.items()
+                name: asdict(value) for name, value in frechet_lines(data, n, draws=20, seed=0).values.items()
             }
         result[source] = entry
         print(json.dumps(entry, indent=1, default=str), flush=True)

@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from us_i2v import __version__
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
+from us_i2v.models.cinn import CINNConfig, ConditionalFlow
+from us_i2v.models.conditioner import ConditionerConfig
 from us_i2v.models.denoiser import Denoiser, DenoiserConfig
 from us_i2v.weights import Header, ProcessConfig, save_weights
 
@@ -29,6 +31,9 @@ SMALL_AUTOENCODER = AutoencoderConfig(
     correlation_channels=8,
 )
 SMALL_DENOISER = DenoiserConfig(width=8, multipliers=(1, 2), blocks=1, heads=2, still_widths=(8, 8))
+
+SMALL_VECTOR = SMALL_AUTOENCODER.model_copy(update={"latent_mode": "vector", "latent_channels": 8})
+SMALL_CINN = CINNConfig(blocks=3, hidden=16, depth=1, conditioner=ConditionerConfig(channels=8, size=32, widths=(8, 8)))
 
 
 def small_weights(path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, moving: bool = True) -> Path:
@@ -55,6 +60,23 @@ def small_weights(path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, mo
         frame_interval_s=0.1,
         training_groups=("group-1",),
     )
+    save_weights(path, header, tensors)
+    return path
+
+
+def small_cinn_weights(path: Path, *, seed: int = 0, interval: bool = True, decoder: str = "warp") -> Path:
+    """Write untrained weights of a cINN over a latent vector, every parameter moved off its start."""
+    torch.manual_seed(seed)
+    shape = SMALL_VECTOR.model_copy(update={"decoder": decoder})
+    config = SMALL_CINN.model_copy(update={"interval": interval})
+    parts = {"autoencoder": Autoencoder(shape), "cinn": ConditionalFlow(config, shape.latent_shape)}
+    tensors = {
+        f"{prefix}.{name}": value + torch.randn_like(value) * 0.1
+        for prefix, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
+    tensors |= {"latent.mean": torch.zeros(8), "latent.sd": torch.ones(8)}
+    header = Header(kind="cinn", package_version=__version__, autoencoder=shape, cinn=config, frame_interval_s=0.1)
     save_weights(path, header, tensors)
     return path
 

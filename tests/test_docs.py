@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
@@ -45,7 +46,7 @@ COMMANDS = documented_commands()
 
 def test_pages_show_every_command() -> None:
     shown = {shlex.split(line)[0] for _, line in COMMANDS}
-    assert {"generate", "augment", "phantom", "train-ae", "train-ldm", "devices"} <= shown
+    assert shown >= set(typer.main.get_command(app).commands)
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}: {line}" for page, line in COMMANDS])
@@ -54,6 +55,9 @@ def test_documented_command_parses(page: str, line: str) -> None:
     if name.startswith("-"):
         return
     command = typer.main.get_command(app).commands[name]
+    if isinstance(command, click.Group):
+        name, *arguments = arguments
+        command = command.commands[name]
     command.make_context(name, arguments)
 
 

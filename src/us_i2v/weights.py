@@ -1,8 +1,8 @@
 """Weights files: safetensors with a versioned, checked header; never pickle.
 
 One file holds everything that a stage needs: the header (JSON under the key `us_i2v` of the safetensors
-metadata) and the tensors `autoencoder.*`, `denoiser.*`, `latent.mean`, `latent.sd`. safetensors itself does
-not look at values, so shapes, dtypes and finiteness are checked here before anything is used.
+metadata) and the tensors `autoencoder.*`, `denoiser.*` or `cinn.*`, `latent.mean`, `latent.sd`. safetensors
+itself does not look at values, so shapes, dtypes and finiteness are checked here before anything is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -25,6 +25,7 @@ from us_i2v.diffusion.prediction import Prediction
 from us_i2v.diffusion.schedule import Cosine, Schedule
 from us_i2v.errors import OutputError, WeightsError
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
+from us_i2v.models.cinn import CINNConfig, ConditionalFlow
 from us_i2v.models.denoiser import Denoiser, DenoiserConfig
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ class Header(Config):
     """What a weights file says about itself."""
 
     format_version: int = Field(FORMAT_VERSION, description="Version of this format.")
-    kind: Literal["autoencoder", "lddm"] = Field(description="Which stages the file holds.")
+    kind: Literal["autoencoder", "lddm", "cinn"] = Field(description="Which stages the file holds.")
     package_version: str = Field(description="Version of us-i2v that wrote it.")
     autoencoder: AutoencoderConfig
     fit: Policy = Field("stretch", description="How stills were fitted to the model's square in training.")
     denoiser: DenoiserConfig | None = None
     process: ProcessConfig | None = None
+    cinn: CINNConfig | None = None
     speckle: SpeckleConfig = SpeckleConfig()
     labels: tuple[str, ...] = Field((), description="Class names that can be given as a condition.")
     frame_interval_s: float = Field(gt=0, description="Median time between frames in training, seconds.")
@@ -78,7 +80,17 @@ class Header(Config):
     def _complete(self) -> Self:
         if self.kind == "lddm" and (self.denoiser is None or self.process is None):
             raise ValueError("kind 'lddm' needs a denoiser and its process")
+        if self.kind == "cinn" and self.cinn is None:
+            raise ValueError("kind 'cinn' needs a flow")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files without a flow stay as they were before flows existed, so that older versions read them.
+        values: dict[str, Any] = handler(self)
+        if self.cinn is None:
+            values.pop("cinn", None)
+        return values
 
 
 class Weights:
@@ -100,11 +112,21 @@ class Weights:
     def denoiser(self) -> Denoiser:
         """Build the denoiser in evaluation mode, float32; raises `WeightsError` if there is none."""
         if self.header.denoiser is None:
-            raise WeightsError(
-                f"'{self.source}' holds an auto-encoder only; a denoiser is needed to generate.",
-                "Train one with `us-i2v train-ldm DATA --ae RUN -o RUN2`.",
-            )
+            raise self._lacks("denoiser", "train-ldm")
         return self._fill(Denoiser(self.header.denoiser, self.header.autoencoder.latent_shape), "denoiser.")
+
+    def cinn(self) -> ConditionalFlow:
+        """Build the flow in evaluation mode, float32; raises `WeightsError` if there is none."""
+        if self.header.cinn is None:
+            raise self._lacks("cINN", "train-cinn")
+        return self._fill(ConditionalFlow(self.header.cinn, self.header.autoencoder.latent_shape), "cinn.")
+
+    def _lacks(self, what: str, command: str) -> WeightsError:
+        held = {"autoencoder": "an auto-encoder only", "lddm": "an LDDM", "cinn": "a cINN"}[self.header.kind]
+        return WeightsError(
+            f"'{self.source}' holds {held}; a {what} is needed to generate.",
+            f"Train one with `us-i2v {command} DATA --ae RUN -o RUN2`.",
+        )
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent, each (1, C_z, 1, 1, 1), float32."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from tests.data.busv_folder import write_busv
+from tests.data.test_echonet import write_echonet
 from us_i2v.data.datasets import LAYOUTS, find_samples
 from us_i2v.data.manifest import read_manifest, write_manifest
 from us_i2v.data.masks import read_masks
@@ -68,7 +70,13 @@ def with_manifest(root: Path) -> Path:
     return root
 
 
-BUILDERS = {"manifest": with_manifest, "busi": busi, "class-folders": class_folders}
+BUILDERS = {
+    "manifest": with_manifest,
+    "busv": write_busv,
+    "echonet": write_echonet,
+    "busi": busi,
+    "class-folders": class_folders,
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -108,6 +116,12 @@ def test_busi(tmp_path):
     assert all(s.kind == "still" for s in samples)
     union = read_masks(samples[1].masks, read_still(samples[1].path).shape[:2])
     assert np.flatnonzero(union[5]).tolist() == [3, 7, 9]
+
+
+def test_busi_as_downloaded(tmp_path):
+    inner = find_samples(busi(tmp_path / "Dataset_BUSI_with_GT"))
+    assert find_samples(tmp_path) == inner
+    assert len(inner) == 5
 
 
 def test_class_folders(tmp_path):

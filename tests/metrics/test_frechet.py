@@ -12,6 +12,7 @@ from us_i2v.metrics.frechet import (
     frechet_from_moments,
     moments,
     real_floor,
+    sample_warning,
 )
 
 
@@ -153,6 +154,20 @@ def test_bootstrap_draws_whole_groups() -> None:
     assert by_group.std > 2 * by_clip.std
     assert by_group.low < by_group.mean < by_group.high
     assert by_group == bootstrap_by_groups(x, groups, y, others, 40, seed=0)
+
+
+def test_sample_warning() -> None:
+    few = sample_warning(99, 4)
+    assert few is not None
+    assert "n = 99: no claim" in few
+    deficient = sample_warning(400, 400)
+    assert deficient is not None
+    assert "n = 400 for 400 dimensions" in deficient
+    assert sample_warning(401, 400) is None
+    # What it warns of: up to n = D some directions are not measured, and the distance misses them.
+    rng = np.random.default_rng(12)
+    assert np.linalg.matrix_rank(moments(rng.normal(size=(20, 20))).covariance) == 19
+    assert np.linalg.matrix_rank(moments(rng.normal(size=(21, 20))).covariance) == 20
 
 
 def test_errors() -> None:

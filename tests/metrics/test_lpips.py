@@ -8,11 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from us_i2v.errors import InputError
 from us_i2v.metrics.gray import gray_levels
 from us_i2v.metrics.lpips import LPIPS, Backbone
+from us_i2v.metrics.pretrained import fill
 
+from .fake_publishers import lpips_heads, vgg16
 from .real import lung_clips
 
 every = pytest.mark.parametrize("backbone", get_args(Backbone))
@@ -111,3 +114,29 @@ def test_real_frames_rank_as_they_should(shared_data: Path) -> None:
         distances = [float(network(frame, (frame + scale * noise).clamp(0, 1))) for scale in (0.02, 0.05, 0.2)]
         shifted = float(network(frame[..., 1:], frame[..., :-1]))
         assert 0 < shifted < distances[0] < distances[1] < distances[2]
+
+
+def test_vgg_equals_a_plain_one_from_the_published_names() -> None:
+    """torchvision's vgg16 `features.N` beside LPIPS's `lin{k}.model.1`, written out by hand."""
+    state = vgg16() | lpips_heads("vgg")
+    network = fill(LPIPS("vgg"), {k: v for k, v in state.items() if not k.startswith("classifier")}, "test")
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+
+    def units(picture: Tensor) -> list[Tensor]:
+        y = (2 * picture - 1 - shift.view(1, 3, 1, 1)) / scale.view(1, 3, 1, 1)
+        found = []
+        for stage in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)):
+            y = y if not found else functional.max_pool2d(y, 2)
+            for index in stage:
+                y = functional.relu(
+                    functional.conv2d(y, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
+                )
+            found.append(y)
+        return [y / (y.norm(dim=1, keepdim=True) + 1e-10) for y in found]
+
+    a, b = pictures(3)
+    expected = torch.zeros(len(a))
+    for index, (u, v) in enumerate(zip(units(a), units(b), strict=True)):
+        weight = state[f"lin{index}.model.1.weight"].reshape(1, -1, 1, 1)
+        expected += (weight * (u - v).square()).sum(1).mean((1, 2))
+    torch.testing.assert_close(network(a, b), expected, rtol=1e-4, atol=1e-6)

@@ -14,10 +14,12 @@ from us_i2v.metrics.block_matching import block_motion
 from us_i2v.metrics.gray import gray_levels
 from us_i2v.metrics.motion import (
     change_from_first,
+    default_motion,
     flow_statistics,
     highpass_ratio,
     motion_energy,
     motion_statistics,
+    steady_flow,
 )
 
 from .real import lung_clips
@@ -94,6 +96,28 @@ def test_motion_statistics_ignore_flat_blocks() -> None:
     motion = block_motion(frames)
     assert motion_statistics(motion).median == 3
     assert flow_statistics(motion.flow).mean < 2
+
+
+def test_steady_flow_keeps_motion_and_drops_chance_matches() -> None:
+    rng = np.random.default_rng(3)
+    big = 100 + 30 * ndimage.gaussian_filter(rng.normal(size=(136, 136)), 1)
+    other = 100 + 30 * ndimage.gaussian_filter(rng.normal(size=(128, 128)), 1)
+    moved = steady_flow(default_motion(np.stack([big[4:132, 4:132], big[6:134, 1:129]])))
+    assert moved.shape == (1, 2, 14, 14)
+    np.testing.assert_allclose(moved[0, 0], -3, atol=0.1)
+    np.testing.assert_allclose(moved[0, 1], 2, atol=0.1)
+    unrelated = default_motion(np.stack([big[4:132, 4:132], other]))
+    assert np.abs(steady_flow(unrelated)).mean() < 0.45 * np.abs(unrelated.flow).mean()
+
+
+def test_default_motion_takes_only_its_own_grid() -> None:
+    frames = np.random.default_rng(4).integers(0, 256, (3, 64, 48), dtype=np.uint8)
+    motion = default_motion(frames)
+    assert default_motion(frames, motion) is motion
+    np.testing.assert_array_equal(motion.flow, block_motion(frames, block=8, search=8).flow)
+    for other in (block_motion(frames[:2]), block_motion(frames, block=4, search=8)):
+        with pytest.raises(InputError, match=r"the clip needs \(2, 6, 4\)"):
+            default_motion(frames, other)
 
 
 def test_real_clips_give_the_reference_values(shared_data: Path) -> None:

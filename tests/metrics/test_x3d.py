@@ -60,6 +60,18 @@ def test_features_do_not_depend_on_neighbours() -> None:
     assert x3d_features(network, []).shape == (0, FEATURES)
 
 
+def test_batches_of_equal_clips_keep_the_features_and_their_order() -> None:
+    network = untrained()
+    rng = np.random.default_rng(3)
+    clips = [rng.integers(0, 256, (frames, 40, 40), dtype=np.uint8) for frames in (4, 4, 4, 6, 6, 4)]
+    alone = np.concatenate([x3d_features(network, [clip]) for clip in clips])
+    assert np.ptp(alone, axis=0).max() > 1e-4
+    np.testing.assert_array_equal(x3d_features(network, clips), alone)
+    np.testing.assert_array_equal(x3d_features(network, clips[::-1]), alone[::-1])
+    for batch in (2, 5):
+        np.testing.assert_allclose(x3d_features(network, clips, batch=batch), alone, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "clip",
     [

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from us_i2v import __version__
-from us_i2v.cli import augment, devices, generate, phantom, train_ae, train_ldm
+from us_i2v.cli import (
+    augment,
+    convert,
+    devices,
+    evaluate,
+    generate,
+    inspect,
+    phantom,
+    prepare,
+    reproduce,
+    train_ae,
+    train_cinn,
+    train_ldm,
+    transfer,
+)
 from us_i2v.cli.errors import ErrorMappingGroup, report_internal_error
 
 app = typer.Typer(
@@ -46,6 +60,13 @@ app.command("augment")(augment.command)
 app.command("phantom")(phantom.command)
 app.command("train-ae")(train_ae.command)
 app.command("train-ldm")(train_ldm.command)
+app.command("train-cinn")(train_cinn.command)
+app.command("transfer")(transfer.command)
+app.command("evaluate")(evaluate.command)
+app.add_typer(reproduce.app, name="reproduce")
+app.command("prepare")(prepare.command)
+app.command("inspect")(inspect.command)
+app.command("convert")(convert.command)
 app.command("devices")(devices.command)
 
 

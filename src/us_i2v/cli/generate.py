@@ -165,20 +165,20 @@ def _pair(images: list[Path], masks: list[Path]) -> list[tuple[Path, tuple[Path,
     return [(image, (mask,)) for image, mask in zip(images, masks, strict=True)]
 
 
-def check_outputs(outputs: list[Path], images: list[Path], preview: Path | None) -> None:
-    """Raise an error unless every output can be written and none is one of the stills."""
+def check_outputs(outputs: list[Path], inputs: list[Path], preview: Path | None) -> None:
+    """Raise an error unless every output can be written and none is one of the inputs."""
     from us_i2v.augmentation.outputs import check_folder_writable, check_writable, mask_path
 
-    inputs = {image.resolve() for image in images}
+    read = {path.resolve() for path in inputs}
     for path in outputs:
         check_writable(path)
-        if {path.resolve(), mask_path(path).resolve()} & inputs:
-            raise OutputError(f"Output '{path}' would overwrite a still that is read.", "Choose another name.")
+        if {path.resolve(), mask_path(path).resolve()} & read:
+            raise OutputError(f"Output '{path}' would overwrite a file that is read.", "Choose another name.")
     if preview is not None:
         if preview.suffix.lower() != ".png":
             raise ConfigError(f"Preview '{preview}' does not end in .png.", "Choose another name.")
-        if preview.resolve() in inputs:
-            raise OutputError(f"Preview '{preview}' would overwrite a still that is read.", "Choose another name.")
+        if preview.resolve() in read:
+            raise OutputError(f"Preview '{preview}' would overwrite a file that is read.", "Choose another name.")
         if preview.is_dir():
             raise OutputError(f"Preview '{preview}' is a folder.", "Choose another name.")
         check_folder_writable(preview.parent)

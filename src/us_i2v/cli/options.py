@@ -19,7 +19,7 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", metavar="PATH", help="Weights file or run folder. [default: the bundled weights]"),
 ]
-Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 16. [default: 16]")]
+Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 512. [default: 16]")]
 Fps = Annotated[
     float | None,
     typer.Option("--fps", help="Frame rate. [default: the one that the weights were trained at]"),

@@ -17,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from us_i2v.errors import DataError
+from us_i2v.metrics.intervals import group_labels, group_members
 from us_i2v.seeding import numpy_generator
 
 Array = npt.NDArray[np.float64]
+
+LEAST_CLIPS = 100
+"""Vectors a side below which a distance supports no claim."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,22 @@ class Spread:
         low, high = np.percentile(array, [2.5, 97.5])
         std = float(array.std(ddof=1)) if array.size > 1 else 0.0
         return cls(float(array.mean()), std, float(low), float(high), tuple(float(v) for v in array))
+
+
+def sample_warning(n: int, dimensions: int) -> str | None:
+    """Return what to print beside a distance of `n` feature vectors a side, or None if n is large enough.
+
+    Up to n = dimensions the covariance has rank n - 1 at most, so that most directions are not measured at
+    all; the distance is then dominated by n and by the floor.
+    """
+    if n < LEAST_CLIPS:
+        return f"n = {n}: no claim, fewer than {LEAST_CLIPS} clips a side."
+    if n <= dimensions:
+        return (
+            f"n = {n} for {dimensions} dimensions: the covariances are rank-deficient; compare only with the "
+            f"floor and with other distances of the same n (full rank needs more than {dimensions} clips)."
+        )
+    return None
 
 
 def moments(features: npt.ArrayLike) -> Moments:
@@ -139,7 +159,7 @@ def real_floor(features: npt.ArrayLike, groups: Sequence[str], n: int, draws: in
         DataError: If some division leaves a side with fewer than `n` vectors.
     """
     x = _checked(features)
-    labels = _labels(groups, len(x))
+    labels = group_labels(groups, len(x))
     names = np.unique(labels)
     rng = numpy_generator(seed, "frechet-floor")
     values = []
@@ -172,7 +192,7 @@ def bootstrap_by_groups(
     the width of low..high, and take the value itself from the full sets.
     """
     x, y = _checked(a), _checked(b)
-    members = [_members(_labels(groups_a, len(x))), _members(_labels(groups_b, len(y)))]
+    members = [group_members(groups_a, len(x)), group_members(groups_b, len(y))]
     rng = numpy_generator(seed, "frechet-bootstrap")
     values = []
     for _ in range(repeats):
@@ -193,16 +213,6 @@ def _draws(rng: np.random.Generator, count: int, n: int, draws: int, disjoint: b
     else:
         for _ in range(draws):
             yield rng.permutation(count)[:n]
-
-
-def _members(labels: npt.NDArray[np.str_]) -> list[npt.NDArray[np.intp]]:
-    return [np.flatnonzero(labels == name) for name in np.unique(labels)]
-
-
-def _labels(groups: Sequence[str], count: int) -> npt.NDArray[np.str_]:
-    if len(groups) != count:
-        raise DataError(f"{len(groups)} groups were given for {count} feature vectors.", "Give one group a clip.")
-    return np.asarray(groups, dtype=np.str_)
 
 
 def _checked(features: npt.ArrayLike) -> Array:

@@ -4,11 +4,13 @@
 
 f_l are activations at a few depths and w_l >= 0 are learned. Inputs lie in 0..1, gray or RGB (gray is
 repeated); inside they go to [-1, 1] and are standardised by ImageNet's statistics on that scale.
-It is differentiable, hence a training loss too. Source: Zhang 2018, Eq. 1; "alex" and "squeeze" heads.
+It is differentiable, hence a training loss too. Source: Zhang 2018, Eq. 1; its "alex",
+"squeeze" and "vgg" heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from us_i2v.errors import InputError
-from us_i2v.metrics.pretrained import load_verified
+from us_i2v.metrics.pretrained import fill, load_verified
 
-Backbone = Literal["alex", "squeeze"]
+Backbone = Literal["alex", "squeeze", "vgg"]
 """Which feature network."""
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -64,6 +66,28 @@ def _squeeze_layers() -> tuple[nn.Sequential, dict[int, int]]:
     return nn.Sequential(*layers), {1: 64, 4: 128, 7: 256, 9: 384, 10: 384, 11: 512, 12: 512}
 
 
+def _vgg_layers() -> tuple[nn.Sequential, dict[int, int]]:
+    """Return VGG-16's convolutions up to relu5_3 and {layer to tap: its channels}."""
+    layers: list[nn.Module] = []
+    taps: dict[int, int] = {}
+    channels = 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        if layers:
+            layers.append(nn.MaxPool2d(2, 2))
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        taps[len(layers) - 1] = width
+    return nn.Sequential(*layers), taps
+
+
+_TRUNKS: dict[Backbone, Callable[[], tuple[nn.Sequential, dict[int, int]]]] = {
+    "alex": _alex_layers,
+    "squeeze": _squeeze_layers,
+    "vgg": _vgg_layers,
+}
+
+
 class Head(nn.Module):
     """One depth's channel weights w_l; the identity holds the place of the training-time dropout."""
 
@@ -86,7 +110,7 @@ class LPIPS(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self.features, self.taps = _alex_layers() if backbone == "alex" else _squeeze_layers()
+        self.features, self.taps = _TRUNKS[backbone]()
         for index, channels in enumerate(self.taps.values()):
             self.add_module(f"lin{index}", Head(channels))
         self.register_buffer("shift", torch.tensor(SHIFT).reshape(1, 3, 1, 1), persistent=False)
@@ -97,9 +121,7 @@ class LPIPS(nn.Module):
     @classmethod
     def load(cls, backbone: Backbone, path: Path) -> LPIPS:
         """Build the network from verified weights at `path` (file or folder); raises `WeightsError`."""
-        network = cls(backbone)
-        network.load_state_dict(load_verified(f"lpips-{backbone}", path))
-        return network
+        return fill(cls(backbone), load_verified(f"lpips-{backbone}", path), path)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance of each pair.

@@ -14,11 +14,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from us_i2v.errors import InputError
-from us_i2v.metrics.block_matching import BlockMotion
+from us_i2v.metrics.block_matching import BlockMotion, block_motion
 from us_i2v.metrics.gray import Clip, gray_levels
 
 HIGHPASS_SIGMA = 2.0
 """Pixels: what a Gaussian of this width leaves over counts as fine texture."""
+
+BLOCK, SEARCH = 8, 8
+"""Pixels: side of the blocks and reach of the search of `default_motion`."""
+
+MEDIAN = 5
+"""Blocks along each axis over which `steady_flow` takes its median."""
 
 TEXTURED = 2.0
 """Gray levels: blocks of less contrast show no motion that could be measured."""
@@ -85,6 +91,38 @@ def flow_statistics(flow: npt.NDArray[np.float32], where: npt.NDArray[np.bool_] 
         return FlowStatistics(0.0, 0.0, 0.0, 0.0)
     median, p95 = np.percentile(chosen, [50, 95])
     return FlowStatistics(float(chosen.mean()), float(median), float(p95), float((chosen > 0.5).mean()))
+
+
+def default_motion(frames: Clip, motion: BlockMotion | None = None) -> BlockMotion:
+    """Return block motion against frame 0 with `BLOCK` and `SEARCH`, on which other metrics build.
+
+    Args:
+        frames: (T, H, W) or (T, H, W, 3), gray levels 0..255, T >= 2.
+        motion: The result, if the caller has it already (matching is what costs); returned as it is.
+
+    Raises:
+        InputError: If the clip is too short or too small, or `motion` does not have its grid.
+    """
+    if motion is None:
+        return block_motion(frames, block=BLOCK, search=SEARCH)
+    margin = -(-SEARCH // BLOCK)
+    expected = (len(frames) - 1, *(side // BLOCK - 2 * margin for side in frames.shape[1:3]))
+    if motion.change.shape != expected:
+        raise InputError(
+            f"Block motion has the grid {motion.change.shape}, the clip needs {expected}.",
+            f"Match this clip with blocks of {BLOCK} and a search of {SEARCH}.",
+        )
+    return motion
+
+
+def steady_flow(motion: BlockMotion) -> npt.NDArray[np.float64]:
+    """Return the flow, (T - 1, 2, h, w), as its median over `MEDIAN` x `MEDIAN` blocks.
+
+    A block's best match among all places is found even where there is nothing to match. The median of
+    unrelated matches is near 0, that of a coherent motion is the motion.
+    """
+    flow = motion.flow.astype(np.float64)
+    return np.asarray(ndimage.median_filter(flow, (1, 1, MEDIAN, MEDIAN), mode="nearest"), dtype=np.float64)
 
 
 def motion_statistics(motion: BlockMotion, texture: float = TEXTURED) -> FlowStatistics:

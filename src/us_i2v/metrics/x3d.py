@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from us_i2v.errors import InputError
-from us_i2v.metrics.pretrained import load_verified
+from us_i2v.metrics.embedding import embed, rgb_frames
+from us_i2v.metrics.pretrained import fill, load_verified
 from us_i2v.types import Frames
 
 SIDE = 112
@@ -83,9 +83,7 @@ class X3DXS(nn.Module):
     @classmethod
     def load(cls, path: Path) -> X3DXS:
         """Build the network from verified weights at `path` (file or folder); raises `WeightsError`."""
-        network = cls()
-        network.load_state_dict(load_verified("x3d-xs", path))
-        return network
+        return fill(cls(), load_verified("x3d-xs", path), path)
 
     def pool432(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W), standardised -> (B, 432)."""
@@ -105,21 +103,12 @@ def prepare(frames: Frames) -> Tensor:
     Raises:
         InputError: If the array is not such a clip.
     """
-    colour = frames.ndim == 4 and frames.shape[3] == 3
-    if frames.dtype != np.uint8 or (frames.ndim != 3 and not colour) or 0 in frames.shape:
-        raise InputError(
-            f"FVD-X3D got a clip of {frames.dtype} {frames.shape}, needs uint8 (T, H, W) or (T, H, W, 3).",
-            "Convert the clip to 8 bit.",
-        )
-    video = torch.from_numpy(np.array(frames)).float()
-    video = video.permute(0, 3, 1, 2) if colour else video[:, None].expand(-1, 3, -1, -1)
+    video = rgb_frames(frames, "FVD-X3D")
     video = F.interpolate(video, (SIDE, SIDE), mode="bilinear", align_corners=False)
     return ((video / 255 - 0.45) / 0.225).permute(1, 0, 2, 3)[None]
 
 
-@torch.no_grad()
-def x3d_features(network: X3DXS, clips: Sequence[Frames]) -> npt.NDArray[np.float64]:
-    """Return `pool432` of each clip, float64 (N, 432); clips run one by one, so they may differ in shape."""
+def x3d_features(network: X3DXS, clips: Sequence[Frames], *, batch: int | None = None) -> npt.NDArray[np.float64]:
+    """Return `pool432` of each clip, float64 (N, 432); clips may differ in shape (`batch`: see `embedding`)."""
     device = network.proj.weight.device
-    rows = [network.pool432(prepare(clip).to(device))[0].double().cpu().numpy() for clip in clips]
-    return np.stack(rows) if rows else np.zeros((0, FEATURES))
+    return embed((prepare(clip) for clip in clips), network.pool432, device, FEATURES, batch)

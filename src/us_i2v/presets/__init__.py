@@ -1,4 +1,4 @@
-"""Presets: settings of both stages as TOML files, one a preset."""
+"""Presets: settings of all stages as TOML files, one a preset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from us_i2v.errors import ConfigError
 
 PRESETS = ("paper", "base", "tiny")
 
-Stage = Literal["autoencoder", "denoiser"]
+Stage = Literal["autoencoder", "denoiser", "cinn"]
 
 
 def preset(name: str, stage: Stage) -> dict[str, Any]:

@@ -235,9 +235,9 @@ class AutoencoderTask:
                 write_strip(path, [video[0, 0], mean[0, 0], sd[0, 0] * 4])
         measured = {key: float(np.mean(values)) for key, values in sums.items()}
         correlation = float(np.clip(np.mean(correlations), 0, 0.99))
-        self.speckle = SpeckleConfig(
-            correlation=correlation, factor=float(np.clip(measured["standardised_residual"], 0.1, 3))
-        )
+        # Without its likelihood the scale is not trained: what it says must not be drawn.
+        factor = float(np.clip(measured["standardised_residual"], 0.1, 3)) if self.config.loss.nll > 0 else 0.0
+        self.speckle = SpeckleConfig(correlation=correlation, factor=factor)
         return {
             **measured,
             "l1_ratio": measured["l1"] / max(measured["l1_repeat"], 1e-6),

@@ -15,10 +15,10 @@ import signal
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from us_i2v.config import Config
@@ -48,11 +48,20 @@ class OptimiserConfig(Config):
     decay: Literal["cosine", "none"] = Field("cosine", description="Learning-rate decay to zero, or none.")
     betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's betas.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW).")
+    amsgrad: bool = Field(False, description="Adam's variant that keeps the largest second moment.")
     clip_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the weight average.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast precision, on CPU and GPU.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     validate_every: int = Field(500, ge=1, description="Steps an epoch: validation, sample strip, checkpoint.")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A run without AMSGrad is identified as it was before it could be chosen, so that it can be resumed.
+        values: dict[str, Any] = handler(self)
+        if not self.amsgrad:
+            values.pop("amsgrad", None)
+        return values
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
@@ -135,6 +144,7 @@ def train(
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
     )
     if companion is not None:
         companion.to(device)

@@ -59,7 +59,7 @@ def start_run(out: Path, config: Config, *, resume: bool) -> None:
 def gather_clips(
     data: Sequence[Path], cache: Path, size: int, config: ClipsConfig, seed: int, reporter: Reporter
 ) -> tuple[list[StoredClip], list[StoredClip]]:
-    """Find, cache and split the clips of some data folders: (training, validation).
+    """Find, cache and split the clips of some data folders: (training, validation); test clips are not opened.
 
     Raises:
         DataError: No clips.
@@ -70,6 +70,7 @@ def gather_clips(
         names = ", ".join(str(folder) for folder in data)
         raise DataError(f"No clips found in {names} ({len(samples)} stills).", "Training needs video clips.")
     reporter.message(f"{len(clips)} clips: decoding what is not in the cache yet")
+    clips = [(source, sample) for source, sample in clips if sample.split != "test"]
     stored = store_clips(clips, cache, size, config)
     train, held = split_clips(stored, [sample.split for _, sample in clips], config, seed)
     reporter.message(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from us_i2v.data.datasets import busi, class_folders, manifest_csv
+from us_i2v.data.datasets import busi, busv, class_folders, echonet, manifest_csv
 from us_i2v.data.manifest import Sample, kind_of
 from us_i2v.errors import DataError
 
@@ -27,6 +27,8 @@ class Layout(NamedTuple):
 
 LAYOUTS: dict[str, Layout] = {
     "manifest": Layout(manifest_csv.detect, manifest_csv.load),
+    "busv": Layout(busv.detect, busv.load),
+    "echonet": Layout(echonet.detect, echonet.load),
     "busi": Layout(busi.detect, busi.load),
     "class-folders": Layout(class_folders.detect, class_folders.load),
 }

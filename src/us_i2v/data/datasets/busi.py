@@ -3,7 +3,8 @@
 `benign (1).png` has the mask `benign (1)_mask.png` and, if there are several lesions,
 `benign (1)_mask_1.png` and so on. Normal stills have
 no mask, or an empty one. BUSI does not tell patients apart, so every still is a group of its own; it is known
-to hold near-duplicates, which a manifest.csv can put into common groups.
+to hold near-duplicates, which a manifest.csv can put into common groups: `us-i2v prepare busi` finds them. The class
+folders may lie in `Dataset_BUSI_with_GT`, as the download has them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLASSES = ("benign", "malignant", "normal")
+DOWNLOAD = "Dataset_BUSI_with_GT"
 _STILL = re.compile(r"^(benign|malignant|normal) \(\d+\)$", re.IGNORECASE)
 
 
@@ -39,5 +41,6 @@ def load(root: Path) -> list[Sample]:
 
 
 def _class_folders(root: Path) -> list[Path]:
-    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder.name.lower() in CLASSES]
+    home = root / DOWNLOAD if (root / DOWNLOAD).is_dir() else root
+    folders = [folder for folder in home.iterdir() if folder.is_dir() and folder.name.lower() in CLASSES]
     return sorted(folders, key=lambda folder: folder.name.lower())

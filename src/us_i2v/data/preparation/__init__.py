@@ -1,0 +1,1 @@
+"""Bringing public downloads into shape: corrected, without copies, in groups, with a manifest."""

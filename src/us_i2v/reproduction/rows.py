@@ -1,0 +1,153 @@
+"""The rows of Table 1: a set of clips for the same real windows each.
+
+Every row answers the first frame of each real window at its own size. Reference rows show what numbers are worth:
+a model
+counts only if it beats `differences`, `noise` and `random-latent`, which know nothing of the still but its pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from us_i2v.evaluation.clips import ClipSet, Generated, at_size, middle
+from us_i2v.pipeline import GenerateOptions
+from us_i2v.reproduction.baselines import AddedDifferences, FittedNoise, Maker, RandomAffine
+from us_i2v.reproduction.methods import METHODS
+from us_i2v.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from us_i2v.data.training_clips import ClipSampler
+    from us_i2v.evaluation.clips import RealWindows
+    from us_i2v.pipeline import ImageToVideo
+    from us_i2v.reproduction.methods import MethodName
+    from us_i2v.types import Frames, Image
+
+FITTED_ON = 64
+"""Training windows that noise and affine motion are fitted on."""
+
+REFERENCES = {
+    "differences": "still + differences of a training clip",
+    "noise": "still + fitted noise",
+    "random-latent": "random training latent, decoded",
+    "affine": "random affine motion",
+    "repeat": "frame 0 repeated",
+}
+"""Titles of the rows without a trained generator, by key."""
+
+
+class Row(ClipSet, Protocol):
+    """A row that can answer a still several times."""
+
+    def sample(self, index: int, number: int) -> Frames:
+        """Return answer `number` to window `index` at the evaluation size, uint8 (T, S, S)."""
+        ...
+
+
+class Made:
+    """One clip for the first frame of each real window, by a maker.
+
+    Args:
+        real: The windows.
+        maker: Makes a clip of a gray still and a seed.
+        seed: Base seed: a clip depends on it, on the window's name and on the sample's number only.
+    """
+
+    def __init__(self, real: RealWindows, maker: Maker, seed: int) -> None:
+        self.real, self.maker, self.seed = real, maker, seed
+        self.names, self.groups, self.sources = real.names, real.groups, real.sources
+        self._kept: tuple[int, int, Frames] | None = None
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.real)
+
+    def native(self, index: int, sample: int = 0) -> Frames:
+        """Return answer `sample` to window `index` at its own size, gray uint8 (T, H, W)."""
+        if self._kept is None or self._kept[:2] != (index, sample):
+            seed = derive_seed(self.seed, "table1", self.names[index], sample) % 2**31
+            self._kept = (index, sample, self.maker(self.real.native(index)[0], seed))
+        return self._kept[2]
+
+    def sample(self, index: int, number: int) -> Frames:
+        """See `Row.sample`."""
+        return at_size(self.native(index, number), self.real.rule.size)
+
+    def frames(self, index: int) -> Frames:
+        """See `ClipSet.frames`."""
+        return self.sample(index, 0)
+
+    def crop(self, index: int) -> Frames | None:
+        """See `ClipSet.crop`."""
+        return middle(self.native(index))
+
+
+class RandomLatent:
+    """A maker: the latent of a random training window, decoded on the still (no second stage).
+
+    Args:
+        model: Whose auto-encoder is used.
+        windows: Draws training windows at the model's size, without augmentation.
+        options: As for the model's own row.
+    """
+
+    def __init__(self, model: ImageToVideo, windows: ClipSampler, options: GenerateOptions) -> None:
+        self.model, self.windows, self.options = model, windows, options
+
+    def __call__(self, still: Image, seed: int) -> Frames:
+        """See `baselines.Maker`."""
+        window = self.windows.draw(seed, 0)
+        frames: Frames = (window.frames * 255).round().astype("uint8")
+        latent = self.model.encode(frames)
+        return self.model.animate(still, latent, seed=seed, options=self.options).frames
+
+
+def build_row(
+    key: str,
+    real: RealWindows,
+    windows: ClipSampler,
+    models: Mapping[MethodName, ImageToVideo],
+    seed: int,
+    *,
+    speckle: float = 1.0,
+) -> Row:
+    """Return the row of a key of `REFERENCES` or of `METHODS`.
+
+    Args:
+        key: Which row.
+        real: The real windows.
+        windows: Draws training windows without augmentation.
+        models: Trained generators by method; `random-latent` takes "lddm-base".
+        seed: Base seed.
+        speckle: Scale of drawn speckle, for methods that know it.
+    """
+    if key in models:
+        method: MethodName = key  # type: ignore[assignment]
+        return Generated(real, models[method], method_options(method, real, speckle), seed)
+    return Made(real, _maker(key, real, windows, models, speckle), seed)
+
+
+def method_options(method: MethodName, real: RealWindows, speckle: float = 1.0) -> GenerateOptions:
+    """Return the options that a method's clips are made with: its defaults; no speckle where it knows none."""
+    return GenerateOptions(frames=real.rule.length, speckle=speckle if METHODS[method].speckle else 0.0)
+
+
+def _maker(
+    key: str, real: RealWindows, windows: ClipSampler, models: Mapping[MethodName, ImageToVideo], speckle: float
+) -> Maker:
+    if key == "differences":
+        return AddedDifferences(windows)
+    if key == "repeat":
+        return _repeat(real.rule.length)
+    if key == "random-latent":
+        return RandomLatent(models["lddm-base"], windows, method_options("lddm-base", real, speckle))
+    drawn = (windows.draw(number, 0).frames for number in range(FITTED_ON))
+    return FittedNoise.fit(drawn) if key == "noise" else RandomAffine.fit(drawn)
+
+
+def _repeat(length: int) -> Maker:
+    def maker(still: Image, seed: int) -> Frames:
+        return still[None].repeat(length, axis=0)
+
+    return maker

@@ -1,0 +1,108 @@
+"""Several answers to one still: energy scores, and how much the answers differ (DIV)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from us_i2v.evaluation.energy import EnergyScores, energy_scores
+from us_i2v.metrics.diversity import diversity_per_still
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from us_i2v.evaluation.clips import ClipSet
+    from us_i2v.metrics.extractors import Extractor
+    from us_i2v.metrics.lpips import LPIPS
+    from us_i2v.reproduction.rows import Row
+    from us_i2v.types import Frames
+
+REALISATIONS = 5
+"""Answers a still that DIV is measured on, as in cINN's evaluation."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """What several answers to each of N stills gave.
+
+    Attributes:
+        energy: Energy scores.
+        diversity: DIV by feature network: (N,), one number a still.
+    """
+
+    energy: EnergyScores
+    diversity: dict[str, npt.NDArray[np.float64]]
+
+
+class Some:
+    """Some of the clips of a set, in the given order."""
+
+    def __init__(self, clips: ClipSet, indices: Sequence[int]) -> None:
+        self.clips, self.indices = clips, list(indices)
+        self.names = [clips.names[i] for i in indices]
+        self.groups = [clips.groups[i] for i in indices]
+        self.sources = [clips.sources[i] for i in indices]
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.indices)
+
+    def frames(self, index: int) -> Frames:
+        """See `ClipSet.frames`."""
+        return self.clips.frames(self.indices[index])
+
+    def crop(self, index: int) -> Frames | None:
+        """See `ClipSet.crop`."""
+        return self.clips.crop(self.indices[index])
+
+
+def answer_several(
+    real: ClipSet,
+    row: Row,
+    indices: Sequence[int],
+    samples: int,
+    extractors: Mapping[str, Extractor],
+    lpips: LPIPS | None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Several:
+    """Answer some stills `samples` times and score the answers.
+
+    Args:
+        real: The real clips.
+        row: Makes the answers.
+        indices: Which of the real clips.
+        samples: Answers a still, at least 2.
+        extractors: Networks for DIV, on the first `REALISATIONS` answers; those of single frames are left out.
+        lpips: Network of the energy score's first distance.
+        progress: Called with (stills done, all, name).
+
+    Raises:
+        ConfigError: `samples` is below 2.
+    """
+    networks = {key: network for key, network in extractors.items() if not getattr(network, "per_frame", False)}
+    found: dict[str, list[list[npt.NDArray[np.float64]]]] = {key: [] for key in networks}
+
+    def sample(index: int, number: int) -> Frames:
+        frames = row.sample(indices[index], number)
+        for key, network in networks.items():
+            if number == 0:
+                found[key].append([])
+            if number < REALISATIONS:
+                found[key][-1].append(network.features([frames])[0])
+        return frames
+
+    energy = energy_scores(Some(real, indices), sample, samples=samples, lpips=lpips, progress=progress)
+    return Several(energy, {key: diversity_per_still([np.stack(f) for f in rows]) for key, rows in found.items()})
+
+
+def spread_indices(groups: Sequence[str], count: int) -> list[int]:
+    """Return up to `count` clips, taking one of each group in turn, in ascending order."""
+    by_group: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        by_group.setdefault(group, []).append(index)
+    turns = max(map(len, by_group.values()), default=0)
+    order = [rows[turn] for turn in range(turns) for rows in by_group.values() if turn < len(rows)]
+    return sorted(order[:count])

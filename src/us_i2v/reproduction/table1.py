@@ -1,0 +1,268 @@
+"""Table 1 of the LDDM paper: how good are clips made of the first frames of held-out videos?
+
+    split -> train each method on the training groups -> answer every held-out window -> measure -> compare
+
+The paper prints FVD, DTFVD, LPIPS and DIV of cINN and LDDM on BUSV and nothing else. Here every Frechet distance stands
+beside the real/real floor and repeated frame 0 on the same divisions of the patients, and energy scores, which a
+method cannot win by always giving its one best answer, are paired between methods. What is finished is kept:
+a run that is started again goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import Field
+
+from us_i2v.config import Config
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig
+from us_i2v.errors import ConfigError, WeightsError
+from us_i2v.evaluation.clips import RealWindows, WindowRule
+from us_i2v.evaluation.compare import Comparison, compare
+from us_i2v.evaluation.leaks import check_leaks
+from us_i2v.evaluation.measure import Measured, measure
+from us_i2v.metrics.extractors import EXTRACTORS, load_extractor
+from us_i2v.metrics.lpips import LPIPS
+from us_i2v.metrics.pretrained import PRETRAINED, find_metric_weights
+from us_i2v.pipeline import CPU_THREADS, ImageToVideo
+from us_i2v.reproduction.folders import divided
+from us_i2v.reproduction.methods import METHODS, MethodName, train_method
+from us_i2v.reproduction.rows import REFERENCES, build_row
+from us_i2v.reproduction.several import Several, answer_several, spread_indices
+from us_i2v.reproduction.store import load_measured, load_several, row_key, save_measured, save_several
+from us_i2v.training.runs import gather_clips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from us_i2v.evaluation.clips import ClipSet
+    from us_i2v.metrics.extractors import Extractor
+    from us_i2v.reproduction.rows import Row
+    from us_i2v.training.report import Reporter
+
+    Progress = Callable[[str], AbstractContextManager[Callable[[int, int, str], None]]]
+
+
+class Table1Settings(Config):
+    """What Table 1 is made with."""
+
+    windows: WindowRule = Field(WindowRule(per_clip=3), description="How held-out clips are cut.")
+    training_share: float = Field(0.7, gt=0, lt=1, description="Share of groups to train on, if no split is stated.")
+    preset: str | None = Field(None, description="Preset of every method; empty: each method's own.")
+    changes: dict[str, Any] = Field({}, description="method -> stage -> settings beyond the preset.")
+    n: int = Field(100, ge=2, description="Clips a side in Frechet distances.")
+    draws: int = Field(20, ge=1, description="Divisions of the patients that they are averaged over.")
+    samples: int = Field(8, ge=0, description="Clips a still for energy scores; 0 leaves them out.")
+    stills: int = Field(50, ge=2, description="Stills that energy scores and DIV are measured on.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the clips and the divisions.")
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What is known of a row.
+
+    Attributes:
+        title: Name in the table.
+        comparison: With the real windows, by source and all together.
+        several: What several answers a still gave; None where they were left out.
+    """
+
+    title: str
+    comparison: Comparison
+    several: Several | None
+
+
+@dataclass(frozen=True)
+class Table1:
+    """The table.
+
+    Attributes:
+        rows: By key, references first.
+        windows: Number of held-out windows by source.
+        stills: Number of stills that were answered several times.
+        left_out: What could not be measured, and why.
+    """
+
+    rows: dict[str, RowResult]
+    windows: dict[str, int]
+    stills: int
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Metric networks that there are weights for, and why the others are missing."""
+
+    extractors: dict[str, Extractor]
+    lpips: LPIPS | None
+    left_out: tuple[str, ...]
+
+
+def reproduce_table1(
+    videos: Sequence[Path],
+    out: Path,
+    settings: Table1Settings,
+    *,
+    weights: Mapping[MethodName, Path],
+    metric_weights: Path | None,
+    only: Sequence[str] | None = None,
+    reporter: Reporter,
+    progress: Progress,
+    device: str = "auto",
+    threads: int = CPU_THREADS,
+) -> Table1:
+    """Train what is missing, answer every held-out window by every row, and compare.
+
+    Args:
+        videos: Data folders; stated splits are kept, others are divided by group.
+        out: Folder of runs and measurements; what is in it is used again.
+        settings: See `Table1Settings`.
+        weights: Trained weights by method; the others are trained.
+        metric_weights: Folder of the metric networks' weights.
+        only: Rows to make; None for all.
+        reporter: Receives the training's progress.
+        progress: Opens a progress display for a named task.
+        device: "auto", "cpu", "cuda", ...
+        threads: CPU threads while generating.
+
+    Raises:
+        ConfigError: A row is unknown.
+        DataError: No clips, too few groups, or a method was trained on held-out clips.
+        WeightsError: No feature network is to be had, or weights cannot be read.
+    """
+    keys = chosen_rows(only)
+    networks = metric_networks(metric_weights)
+    folders = divided(videos, out / "data", settings.training_share, settings.seed)
+    models = {}
+    for method in needed_methods(keys):
+        source = weights.get(method) or train_method(
+            method,
+            folders,
+            out / "methods" / method,
+            settings.preset,
+            settings.changes,
+            reporter=reporter,
+            device=device,
+        )
+        models[method] = ImageToVideo.from_pretrained(source, device, threads)
+    with progress("held-out clips") as shown:
+        real = RealWindows.of(folders, settings.windows, split="test", progress=shown)
+    for method, model in models.items():
+        check_leaks(model.info, real, METHODS[method].title)
+    bench = _Bench(out / "rows", settings, real, networks, progress)
+    sampler = training_windows(folders, out / "methods" / "cache", settings, reporter)
+    made_by = {key: build_row(key, real, sampler, models, settings.seed) for key in {*keys, "repeat"}}
+    truth = bench.measured("real", real, "")
+    repeated = bench.measured("repeat", made_by["repeat"], "")
+    rows = {}
+    for key in keys:
+        row = made_by[key]
+        identity = _identity(key, models)
+        made = repeated if key == "repeat" else bench.measured(key, row, identity)
+        comparison = compare(truth, made, repeat=repeated, n=settings.n, draws=settings.draws, seed=settings.seed)
+        title = REFERENCES[key] if key in REFERENCES else METHODS[key].title  # type: ignore[index]
+        rows[key] = RowResult(title, comparison, bench.several(key, row, identity))
+    windows = {source: real.sources.count(source) for source in dict.fromkeys(real.sources)}
+    return Table1(rows, windows, len(bench.stills), networks.left_out)
+
+
+class _Bench:
+    """Measures rows on the same windows, and keeps what it measured."""
+
+    def __init__(
+        self, folder: Path, settings: Table1Settings, real: RealWindows, networks: Networks, progress: Progress
+    ) -> None:
+        self.folder, self.settings, self.real, self.networks, self.progress = folder, settings, real, networks, progress
+        self.common = [real.names, settings.windows.dump(), settings.seed, sorted(networks.extractors)]
+        self.stills = spread_indices(real.groups, settings.stills)
+
+    def measured(self, name: str, row: ClipSet, identity: str) -> Measured:
+        """Measure a row, or read it back."""
+        path, key = self.folder / f"{name}.npz", row_key(name, self.common, identity)
+        found = load_measured(path, key)
+        if found is None:
+            with self.progress(name) as shown:
+                networks = self.networks
+                partner = None if name == "real" else self.real
+                found = measure(row, networks.extractors, lpips=networks.lpips, partner=partner, progress=shown)
+            save_measured(path, found, key)
+        return found
+
+    def several(self, name: str, row: Row, identity: str) -> Several | None:
+        """Answer the chosen stills several times, or read it back; None if no samples are asked for."""
+        samples = self.settings.samples
+        if not samples:
+            return None
+        path = self.folder / f"{name}.several.npz"
+        key = row_key(name, self.common, identity, samples, self.stills)
+        found = load_several(path, key)
+        if found is None:
+            with self.progress(f"{name}, {samples} answers a still") as shown:
+                networks = self.networks
+                found = answer_several(self.real, row, self.stills, samples, networks.extractors, networks.lpips, shown)
+            save_several(path, found, key)
+        return found
+
+
+def parse_weights(texts: Sequence[str]) -> dict[MethodName, Path]:
+    """Read "method=path" texts; raises `ConfigError`."""
+    found: dict[MethodName, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        method = next((known for known in METHODS if known == name), None)
+        if method is None or not path:
+            raise ConfigError(f"'{text}' is not METHOD=PATH.", f"METHOD is one of {', '.join(METHODS)}.")
+        found[method] = Path(path)
+    return found
+
+
+def chosen_rows(only: Sequence[str] | None) -> list[str]:
+    """Return the rows' keys in the table's order; raises `ConfigError` for an unknown one."""
+    known = [*REFERENCES, *METHODS]
+    for key in only or ():
+        if key not in known:
+            raise ConfigError(f"Table 1 has no row '{key}'.", f"Use {', '.join(known)}.")
+    return [key for key in known if only is None or key in only]
+
+
+def needed_methods(keys: Sequence[str]) -> list[MethodName]:
+    """Return the methods whose weights some rows need."""
+    return [m for m in get_args(MethodName) if m in keys or (m == "lddm-base" and "random-latent" in keys)]
+
+
+def metric_networks(folder: Path | None) -> Networks:
+    """Load the metric networks whose weights are found; raises `WeightsError` if none gives clips' features."""
+    extractors: dict[str, Extractor] = {}
+    left_out = []
+    for key, kind in EXTRACTORS.items():
+        if any(find_metric_weights(name, folder) is not None for name in kind.weights):
+            extractors[key] = load_extractor(key, folder)
+        else:
+            left_out.append(f"{key}: no {' or '.join(PRETRAINED[name].file for name in kind.weights)}")
+    lpips_file = find_metric_weights("lpips-alex", folder)
+    if lpips_file is None:
+        left_out.append(f"lpips: no {PRETRAINED['lpips-alex'].file}")
+    lpips = None if lpips_file is None else LPIPS.load("alex", lpips_file)
+    if not extractors:
+        raise WeightsError(
+            f"No feature network's weights were found; without them there is no table ({'; '.join(left_out)}).",
+            "Give their folder by --metric-weights; docs/metric-weights.md says how to make them.",
+        )
+    return Networks(extractors, lpips, tuple(left_out))
+
+
+def training_windows(folders: Sequence[Path], cache: Path, settings: Table1Settings, reporter: Reporter) -> ClipSampler:
+    """Return a sampler of the training groups' windows, cut as the held-out ones and not augmented."""
+    rule = settings.windows
+    clips = ClipsConfig(fit="stretch", stride=rule.stride, drop_repeats=rule.drop_repeats)
+    train, _ = gather_clips(folders, cache, rule.size, clips, settings.seed, reporter)
+    return ClipSampler(train, clips, length=rule.length, seed=settings.seed, augment=False)
+
+
+def _identity(key: str, models: Mapping[MethodName, ImageToVideo]) -> str:
+    """Return what a row's clips depend on beyond the settings."""
+    method = "lddm-base" if key == "random-latent" else key
+    return models[method].weights_sha256 if method in models else ""  # type: ignore[index]
