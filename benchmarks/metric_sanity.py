@@ -24,7 +24,7 @@ from us_i2v.data.transforms import to_gray
 from us_i2v.metrics.block_matching import block_motion
 from us_i2v.metrics.critic import critic_interval
 from us_i2v.metrics.energy_score import energy_score, motion_vector
-from us_i2v.metrics.intervals import curve_interval, mean_interval, paired_interval
+from us_i2v.metrics.intervals import Interval, curve_interval, mean_interval, paired_interval
 from us_i2v.metrics.kernel import kernel_interval
 from us_i2v.metrics.motion import motion_energy
 from us_i2v.metrics.speckle import decorrelation, flicker, local_deviation
@@ -137,9 +137,9 @@ def print_features(network: X3DXS, clips: list[Frames], groups: list[str]) -> No
     real, half = features.pop("real"), len(clips) // 2
     pairs = {"real, other patients (half against half)": (real[:half], real[half:], groups[:half], groups[half:])}
     pairs |= {name: (real, fake, groups, groups) for name, fake in features.items()}
-    print("\n| X3D-XS | kernel distance | critic AUC |\n|---|---|---|")
+    print("\n| X3D-XS | kernel distance x 1000 | critic AUC |\n|---|---|---|")
     for name, pair in pairs.items():
-        print(f"| {name} | {cell(kernel_interval(*pair))} | {cell(critic_interval(*pair))} |")
+        print(f"| {name} | {cell(kernel_interval(*pair), 1000)} | {cell(critic_interval(*pair))} |")
 
 
 def print_energy(values: dict[str, dict[str, list]], groups: list[str]) -> None:
@@ -160,8 +160,8 @@ def print_energy(values: dict[str, dict[str, list]], groups: list[str]) -> None:
         print(f"energy score (motion), {name}: {cell(mean_interval(found, groups))}; over the first {difference}")
 
 
-def cell(interval) -> str:
-    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+def cell(interval: Interval, scale: float = 1.0) -> str:
+    return f"{scale * interval.mean:.3f} ({scale * interval.low:.3f} to {scale * interval.high:.3f})"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from us_i2v.data.phantom.config import PhantomConfig
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.training.autoencoder import AutoencoderTraining
+from us_i2v.training.cinn import CINNTraining
 from us_i2v.training.denoiser import DenoiserTraining
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -28,7 +29,8 @@ Row = tuple[str, str, str, str]
 SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Auto-encoder", "`us-i2v train-ae`, table `[autoencoder]`.", AutoencoderTraining),
     ("Denoiser", "`us-i2v train-ldm`, table `[denoiser]`.", DenoiserTraining),
-    ("Generating", "`us-i2v generate` and `augment`; from Python `GenerateOptions`.", GenerateOptions),
+    ("cINN", "`us-i2v train-cinn`, table `[cinn]`.", CINNTraining),
+    ("Generating", "`us-i2v generate`, `augment` and `transfer`; from Python `GenerateOptions`.", GenerateOptions),
     ("Phantom", "From Python: `us_i2v.data.phantom`.", PhantomConfig),
 )
 

@@ -254,7 +254,7 @@ class ImageToVideo:
                 options.motion, options.speckle * self.info.speckle.factor
             )
             if end is not None:
-                motion = continued(end, motion)
+                motion = continued(end, motion, painted=self.info.autoencoder.decoder == "adain")
             motion = motion.first(options.frames - done)
             end = last_frame(motion)
             flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())

@@ -93,3 +93,13 @@ def test_unusable_arguments(us_i2v: Run, data: DataSet, tmp_path: Path) -> None:
     assert "holds no stills or clips" in one_line_error(us_i2v("inspect", tmp_path / "empty"))
     (tmp_path / "file").write_text("x")
     assert "cannot be written" in one_line_error(us_i2v("inspect", data.root, "-o", tmp_path / "file" / "r.json"))
+
+
+def test_a_group_in_two_splits_is_listed_not_refused(us_i2v: Run, tmp_path: Path) -> None:
+    for k, name in enumerate("ab"):
+        PillowImage.fromarray(picture(k)).save(tmp_path / f"{name}.png")
+    (tmp_path / "manifest.csv").write_text("file,label,group,split\na.png,,p1,train\nb.png,,p1,test\n")
+    result = us_i2v("inspect", tmp_path)
+    assert result.exit_code == 0
+    assert "p1" in result.stdout
+    assert "problems: 1" in result.stdout

@@ -105,7 +105,7 @@ def test_repeated_frames_of_the_driver_are_passed_over(tmp_path: Path) -> None:
         (["--frames", 200], ["60 different"]),
         (["--stride", 2, "--dt", 50], ["--dt", "--stride"]),
         (["--dt", -3], ["-3"]),
-        (["--dt", 2], ["20", "these weights know"]),
+        (["--dt", 2], ["500", "these weights know 4.0 to 50"]),
         (["--motion", 9], ["motion"]),
     ],
 )

@@ -53,7 +53,6 @@ def test_patients_are_groups_and_folds_are_no_splits(tmp_path: Path) -> None:
         ("../FileList.csv,p,TRAIN", "leads out of"),
         ("0X2,p,HELDOUT", "column 'Split': 'HELDOUT' is no split"),
         ("0X10,p,TRAIN", "listed already in line 2"),
-        ("0X2,p1,VAL", "Group 'p1' on both sides"),
         ("0X2,p,VAL,1", "more values than columns"),
     ],
 )
@@ -61,6 +60,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
     root = write_echonet(tmp_path, "FileName,PatientID,Split", ("0X10,p1,TRAIN", line))
     with pytest.raises(DataError, match=said):
         load(root)
+
+
+def test_a_patient_in_two_splits_is_named(tmp_path: Path) -> None:
+    root = write_echonet(tmp_path, "FileName,PatientID,Split", ("0X10,p1,TRAIN", "0X2,p1,VAL"))
+    with pytest.raises(DataError, match="Group 'p1' on both sides"):
+        find_samples(root)
 
 
 def test_a_file_list_without_names_is_refused(tmp_path: Path) -> None:

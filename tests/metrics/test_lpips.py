@@ -140,3 +140,17 @@ def test_vgg_equals_a_plain_one_from_the_published_names() -> None:
         weight = state[f"lin{index}.model.1.weight"].reshape(1, -1, 1, 1)
         expected += (weight * (u - v).square()).sum(1).mean((1, 2))
     torch.testing.assert_close(network(a, b), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["alex", "squeeze", "vgg"])
+def test_squared_distances_of_embeddings_are_lpips(backbone):
+    torch.manual_seed(0)
+    network = LPIPS(backbone)
+    for index in range(len(network.taps)):
+        weight = network.get_submodule(f"lin{index}").get_parameter("model.1.weight")
+        weight.data = weight.data.abs()  # Published heads are not negative.
+    x = torch.randint(0, 256, (3, 1, 48, 40), dtype=torch.uint8)
+    vectors = network.embed(x).double()
+    for i in range(3):
+        pairs = network(x[i : i + 1].expand(3, -1, -1, -1), x)
+        torch.testing.assert_close((vectors - vectors[i]).square().sum(1), pairs.double(), rtol=1e-4, atol=1e-7)

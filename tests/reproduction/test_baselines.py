@@ -96,6 +96,14 @@ def test_random_affine_starts_at_the_still_and_moves_by_what_was_fitted(still):
     assert 0 < steps[0] < steps[1]
 
 
+def test_random_affine_moves_as_far_as_was_fitted(rng):
+    still = np.clip(128 + 40 * smooth(rng, (128, 128), 2), 0, 255).astype(np.uint8)
+    maker = RandomAffine(0.02, 16)
+    lengths = [RandomAffine.fit([maker(still, seed) / 255]).shift for seed in range(24)]
+    # Blocks move by angle and zoom too, and long displacements leave the search range: about 0.02, not exactly.
+    assert 0.016 < np.mean(lengths) < 0.028
+
+
 def test_random_affine_of_no_motion_is_the_still_repeated(still):
     clip = RandomAffine(0.0, 4)(still, 1)
     assert np.abs(clip.astype(int) - still).max() <= 1

@@ -49,7 +49,7 @@ def command(
     if plot is not None:
         require_matplotlib()
     root = data.parent if data.suffix.lower() == ".csv" else data
-    found = audit(find_samples(data), root, at_most=sample, seed=seed, stage=counting)
+    found = audit(find_samples(data, check_groups=False), root, at_most=sample, seed=seed, stage=counting)
     if output is not None:
         write_report(output, found)
     if plot is not None:

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 QUICK_VIDEOS = 12
-QUICK_STEPS = {"autoencoder": 30, "denoiser": 30, "cinn": 30}
+QUICK_STEPS = {"autoencoder": 12, "denoiser": 12, "cinn": 12}
 
 
 @app.command("table1")

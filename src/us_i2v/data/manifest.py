@@ -19,17 +19,19 @@ import csv
 import io
 import math
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Literal
 
 from us_i2v.data.atomic import write_bytes
 from us_i2v.data.clips import is_clip
-from us_i2v.data.splits import check_split_groups
 from us_i2v.data.stills import is_still
+from us_i2v.data.tables import read_rows
 from us_i2v.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from us_i2v.data.tables import Row
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("file", "label", "group", "split")
@@ -68,44 +70,21 @@ def kind_of(path: Path) -> Literal["still", "clip"] | None:
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read a manifest; files must exist, but are not opened.
+    """Read a manifest; files must exist, but are not opened, and groups may be in two splits (see `find_samples`).
 
     Raises:
-        DataError: Names the line and the column that is wrong, or the group that is in two splits.
+        DataError: Names the line and the column that is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"Manifest '{path}' cannot be read: {error.strerror}.", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"Manifest '{path}' is not UTF-8 text.", "Save it as UTF-8 CSV.") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
-    columns = reader.fieldnames or []
-    for column in REQUIRED:
-        if column not in columns:
-            found = ", ".join(columns[:8]) or "nothing"
-            raise DataError(
-                f"Manifest '{path}', line 1: column '{column}' is missing (found: {found}).",
-                f"The header needs {','.join(REQUIRED)}.",
-            )
     samples: list[Sample] = []
     lines: dict[Path, int] = {}
-    try:
-        for row in reader:
-            if not any(value for value in row.values()):
-                continue
-            sample = _parse(_Row(path, reader.line_num, row))
-            if sample.path in lines:
-                raise _Row(path, reader.line_num, row).error(
-                    "file", f"was listed already in line {lines[sample.path]}", "List every file once"
-                )
-            lines[sample.path] = reader.line_num
-            samples.append(sample)
-    except csv.Error as error:
-        raise DataError(f"Manifest '{path}', line {reader.line_num}: {error}.", "Save it as CSV again.") from error
+    for row in read_rows(path, "Manifest", REQUIRED):
+        sample = _parse(row)
+        if sample.path in lines:
+            raise row.error("file", f"was listed already in line {lines[sample.path]}", "List every file once")
+        lines[sample.path] = row.line
+        samples.append(sample)
     if not samples:
         raise DataError(f"Manifest '{path}' lists no files.", "Add a line for every file.")
-    check_split_groups(samples)
     return samples
 
 
@@ -133,56 +112,11 @@ def write_manifest(path: Path, samples: Sequence[Sample]) -> None:
     write_bytes(path, out.getvalue().encode("utf-8"))
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One line of a manifest, which knows where it stands."""
-
-    manifest: Path
-    line: int
-    values: dict[str, str]
-
-    def text(self, column: str) -> str:
-        return (self.values.get(column) or "").strip()
-
-    def error(self, column: str, problem: str, remedy: str) -> DataError:
-        where = f"Manifest '{self.manifest}', line {self.line}, column '{column}'"
-        return DataError(f"{where}: '{self.text(column)[:120]}' {problem}.", f"{remedy}.")
-
-    def number(self, column: str) -> float | None:
-        if not self.text(column):
-            return None
-        try:
-            value = float(self.text(column))
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            raise self.error(column, "is not a positive number", "Write for example 25, or leave it empty")
-        return value
-
-    def existing(self, column: str, name: str) -> Path:
-        parts = PurePosixPath(name).parts
-        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in parts:
-            raise self.error(column, "leads out of the manifest's folder", "Use a path inside it, relative to it")
-        path = self.manifest.parent / PurePosixPath(name)
-        if not path.exists():
-            raise self.error(
-                column,
-                f"does not exist ({name})" if name != self.text(column) else "does not exist",
-                "Correct the name or remove the line",
-            )
-        return path
-
-
-def _parse(row: _Row) -> Sample:
-    if "" in row.values:
-        raise DataError(
-            f"Manifest '{row.manifest}', line {row.line}: more values than columns.",
-            "Put names that hold a comma in quotes.",
-        )
+def _parse(row: Row) -> Sample:
     name = row.text("file")
     if not name:
         raise row.error("file", "is empty", "Name a file, or remove the line")
-    path = row.existing("file", name)
+    path = row.existing("file", name, row.table.parent)
     kind = "clip" if path.is_dir() else kind_of(path)
     if kind is None:
         raise row.error("file", "is neither a still nor a clip by its ending", "Remove the line")
@@ -191,7 +125,9 @@ def _parse(row: _Row) -> Sample:
     if split and split not in SPLITS:
         raise row.error("split", "is no split", f"Use {', '.join(SPLITS)} or leave it empty")
     column = "masks" if row.text("masks") else "mask"
-    masks = tuple(row.existing(column, part.strip()) for part in row.text(column).split(";") if part.strip())
+    masks = tuple(
+        row.existing(column, part.strip(), row.table.parent) for part in row.text(column).split(";") if part.strip()
+    )
     fps, dt = row.number("fps"), row.number("dt")
     if fps is not None and dt is not None and not math.isclose(fps * dt, 1000.0, rel_tol=0.01):
         raise row.error("dt", f"ms contradicts fps {fps:g}", "Give one of the two")

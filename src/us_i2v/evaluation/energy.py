@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from us_i2v.errors import ConfigError
-from us_i2v.evaluation.measure import clip_lpips
 from us_i2v.metrics.energy_score import energy_score, motion_vector
 from us_i2v.metrics.intervals import Interval, mean_interval, paired_interval
 
@@ -122,12 +122,14 @@ def _score(distances: Array) -> float:
     return energy_score(distances[0, 1:], distances[1:, 1:])
 
 
+@torch.no_grad()
 def _lpips_matrix(lpips: LPIPS, clips: Sequence[Frames]) -> Array:
     """Return LPIPS of each pair of clips, symmetric with a zero diagonal."""
-    some = np.linspace(0, len(clips[0]) - 1, FRAMES + 1).round().astype(int)  # `clip_lpips` passes over frame 0.
-    kept = [clip[some] for clip in clips]
+    some = np.linspace(0, len(clips[0]) - 1, FRAMES + 1).round().astype(int)[1:]  # Frame 0 is given.
     found = np.zeros((len(clips), len(clips)))
-    for i, one in enumerate(kept):
-        for j in range(i):
-            found[i, j] = found[j, i] = clip_lpips(lpips, one, kept[j])
+    for t in some:
+        pictures = torch.from_numpy(np.stack([clip[t] for clip in clips]))[:, None].to(lpips.shift.device)
+        vectors = lpips.embed(pictures).double()
+        for i, vector in enumerate(vectors):
+            found[i] += (vectors - vector).square().sum(1).cpu().numpy() / len(some)
     return found

@@ -84,7 +84,7 @@ def kernel_interval(
     """
     x, y = _checked_pair(a, b)
     sums, pairs, (in_a, in_b) = _between_groups(x, y, groups_a, groups_b)
-    weights = np.ones((1 + repeats, len(in_a)))
+    weights = np.ones((1 + max(repeats, 0), len(in_a)))
     for part, stratum in enumerate((in_a & in_b, in_a & ~in_b, in_b & ~in_a)):
         if stratum.any():
             weights[1:, stratum] = resampled_counts(int(stratum.sum()), repeats, seed + part)

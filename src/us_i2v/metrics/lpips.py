@@ -144,6 +144,23 @@ class LPIPS(nn.Module):
         ]
         return torch.stack(terms).sum(0)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Return vectors whose squared Euclidean distances are LPIPS: sqrt(w_l / (h w)) u_l of all depths, in a row.
+
+        For many pairs of few pictures the network then sees each picture once.
+
+        Args:
+            x: As in `forward`.
+
+        Returns:
+            (B, D), D by backbone and size of the picture.
+        """
+        parts = []
+        for head, u in zip(self._heads(), self._unit_features(x), strict=True):
+            weight = head.get_parameter("model.1.weight")
+            parts.append((u * (weight.clamp_min(0) / u[0, 0].numel()).sqrt()).flatten(1))
+        return torch.cat(parts, dim=1)
+
     def _heads(self) -> list[nn.Module]:
         return [self.get_submodule(f"lin{index}") for index in range(len(self.taps))]
 

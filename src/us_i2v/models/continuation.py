@@ -1,18 +1,24 @@
 """Going on from a clip's last frame: motions of successive segments, all told relative to the first still.
 
-A segment's motion is relative to the frame that it starts from, which is itself the still moved. Joining both
+A segment's motion is relative to the frame that it starts from, which is itself the still moved. Displacements add,
 
-    flow(p) = flow_2(p) + flow_1(p + flow_2(p))          gain = (1 + gain_1) (1 + gain_2) - 1
-    mean = (1 + gain_2) mean_1 + mean_2                  scale = max(scale_1, scale_2)
+    flow(p) = flow_2(p) + flow_1(p + flow_2(p))
 
-(fields of segment 1 sampled at p + flow_2(p)) lets every frame be rendered from the still in one interpolation:
-texture stays as sharp and as contrasty at frame 500 as at frame 16. The scale of the drawn residual is not summed:
-it levels off within a segment, as speckle that has decorrelated cannot decorrelate further.
+so that every frame is rendered from the still, in one interpolation, and texture stays as sharp as at the first
+segment's end. What else changes is not summed: a decoder's mean frames lose the contrast that it cannot foresee,
+and summed up over segments all of it would go; and speckle that is new already cannot become newer. Instead
+
+    gain = (1 - w) gain_1 + w gain_2        (mean and scale^2 likewise; w rises from 0 to 1 over the segment)
+
+with fields of segment 1 sampled at p + flow_2(p): no jump where a segment begins, and no standstill either. Only
+a decoder that paints has its means added, since each is "painted frame minus start" and they telescope.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import torch
 
 from us_i2v.models.motion import Motion, warp
 
@@ -35,27 +41,32 @@ def last_frame(motion: Motion) -> Motion:
     )
 
 
-def continued(end: Motion, motion: Motion) -> Motion:
+def continued(end: Motion, motion: Motion, *, painted: bool) -> Motion:
     """Tell a segment relative to the still that the segments before it started from.
 
     Args:
         end: `last_frame` of the motion before, on the same grid.
         motion: The segment, relative to that frame.
+        painted: Whether frames are painted (means add up) instead of warped.
 
     Returns:
         The segment relative to the first still, without its first frame (which is that last frame).
     """
     new = motion.frames(1, motion.n_frames)
+    rise = torch.linspace(0, 1, motion.n_frames, device=new.gain.device)[1:, None, None]
 
     def carried(field: Tensor) -> Tensor:
         return warp(field[:, :, 0], new.flow)
 
-    gain = 1 + new.gain
+    def passing(old: Tensor, fresh: Tensor) -> Tensor:
+        return (1 - rise) * carried(old) + rise * fresh
+
+    mean = new.gate * new.mean
     return Motion(
         flow=new.flow + carried(end.flow),
-        gain=(1 + carried(end.gain)) * gain - 1,
+        gain=passing(end.gain, new.gain),
         gate=new.gate.new_ones(new.gate.shape),
-        mean=gain * carried(end.mean) + new.gate * new.mean,
-        scale=carried(end.scale).maximum(new.gate * new.scale),
+        mean=carried(end.mean) + mean if painted else passing(end.mean, mean),
+        scale=passing(end.scale.square(), (new.gate * new.scale).square()).sqrt(),
         anchor=_OUTSIDE,
     )

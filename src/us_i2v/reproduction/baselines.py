@@ -129,7 +129,7 @@ class RandomAffine:
     Shift, angle and log scale are each a straight path plus half a sine in time, with random directions and lengths.
 
     Attributes:
-        shift: Typical displacement of the last frame, as a share of the picture's height.
+        shift: Mean displacement of the picture's middle over the clip, as a share of its height.
         length: Frames.
     """
 
@@ -154,7 +154,9 @@ class RandomAffine:
         ends, bows = rng.standard_normal((2, 4))
         # Columns: x and y shift in heights, angle in radians, log scale; a quarter of the height away from
         # the middle, an angle or a log scale of a moves by a / 4.
-        path = (time[:, None] * ends + 0.5 * np.sin(np.pi * time)[:, None] * bows) * self.shift
+        path = time[:, None] * ends + 0.5 * np.sin(np.pi * time)[:, None] * bows
+        # Mean length of a two-dimensional normal path whose deviation at t is sqrt(t^2 + sin^2(pi t) / 4).
+        path *= self.shift / (np.sqrt(np.pi / 2) * np.hypot(time, 0.5 * np.sin(np.pi * time))[1:].mean())
         path[:, 2:] *= 2.0
         height, width = still.shape[:2]
         theta = np.zeros((self.length, 2, 3))

@@ -34,6 +34,11 @@ PAPER = {
 """Chen et al. 2024, Table 1 (BUSV; which split, how many videos and which DIV it does not say)."""
 
 
+_PAIRED = {"lpips": "LPIPS", "ssim": "SSIM", "psnr": "PSNR, dB", "l1": "L1, gray levels"}
+
+Columns = dict[str, list[str]]
+"""Cells by column title, a row each."""
+
 MODEL = "lddm-base"
 """The method whose paired differences from every other row are printed."""
 
@@ -137,31 +142,41 @@ def _by_source(table: Table1, name: str) -> list[str]:
     parts = {key: row.comparison.parts[name] for key, row in table.rows.items()}
     one = next(iter(parts.values()))
     lines = [f"{one.n_real} held-out windows of {one.groups} groups; [95 % intervals over groups].", ""]
-    head, cells = ["row"], {key: [table.rows[key].title] for key in parts}
-    for network, distances in one.distances.items():
-        head += [f"{distances.name}", "closed", "kernel x 1000", "critic AUC"]
-        for key, part in parts.items():
-            cells[key] += _distances(part, network)
-        lines += [f"- {distances.name}: " + _floor(distances.frechet, claim=distances.claim)]
-        lines += [f"  - {warning}" for warning in distances.warnings]
-    for paired in one.paired:
-        label = table.rows[next(iter(parts))].comparison.paired_label if paired == "lpips" else paired.upper()
-        head.append(label)
-        for key, part in parts.items():
-            cells[key].append(interval_text(part.paired.get(paired, {}).get("fake")))
-    energies = {key: _energy(row, name) for key, row in table.rows.items()}
-    for distance in next(iter(energies.values())):
-        head += [f"energy score, {distance}", "base minus this"]
-        for key in parts:
-            cells[key] += [interval_text(energies[key].get(distance)), _text(_base_minus(table, key, name), distance)]
-    diversities = {key: _diversity(row, name) for key, row in table.rows.items()}
-    for network in next(iter(diversities.values())):
-        head.append(f"DIV on {one.distances[network].name.split(' (')[0].removeprefix('FVD-')}")
-        for key in parts:
-            cells[key].append(interval_text(diversities[key].get(network)))
-    lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [f"| {' | '.join(row)} |" for row in cells.values()]
+    distances: Columns = {}
+    for network, found in one.distances.items():
+        lines += [f"- {found.name}: {_floor(found.frechet, claim=found.claim)}"]
+        lines += [f"  - {warning}" for warning in found.warnings]
+        label = found.name.split(" (")[0]
+        cells = [_distances(part, network) for part in parts.values()]
+        what = (label, f"{label}: closed", f"{label}: kernel x 1000", f"{label}: critic AUC")
+        distances |= {title: list(column) for title, column in zip(what, zip(*cells, strict=True), strict=True)}
+    paired: Columns = {}
+    for number, label in _PAIRED.items():
+        if number in one.paired:
+            paired[label] = [interval_text(part.paired.get(number, {}).get("fake")) for part in parts.values()]
+    several: Columns = {}
+    for distance in _energy(next(iter(table.rows.values())), name):
+        several[f"energy score, {distance}"] = [
+            interval_text(_energy(row, name).get(distance)) for row in table.rows.values()
+        ]
+        several[f"base minus this, {distance}"] = [
+            interval_text(_base_minus(table, key, name).get(distance)) for key in parts
+        ]
+    for network in _diversity(next(iter(table.rows.values())), name):
+        label = one.distances[network].name.split(" (")[0].removeprefix("FVD-")
+        several[f"DIV on {label}"] = [interval_text(_diversity(row, name).get(network)) for row in table.rows.values()]
+    titles = [row.title for row in table.rows.values()]
+    for columns in (distances, paired, several):
+        if columns:
+            lines += ["", *_grid(titles, columns)]
     return [*lines, "", *_distributions(table, parts)]
+
+
+def _grid(titles: Sequence[str], columns: Columns) -> list[str]:
+    """Return a Markdown table with a row a title."""
+    lines = [f"| row | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    rows = zip(titles, zip(*columns.values(), strict=True), strict=True)
+    return lines + [f"| {title} | {' | '.join(cells)} |" for title, cells in rows]
 
 
 def _distributions(table: Table1, parts: dict[str, Part]) -> list[str]:
@@ -226,10 +241,6 @@ def _diversity(row: RowResult, name: str) -> dict[str, Interval]:
     chosen = [k for k, source in enumerate(energy.sources) if name in (ALL, source)]
     groups = [energy.groups[k] for k in chosen]
     return {key: mean_interval(v[chosen], groups) for key, v in row.several.diversity.items() if chosen}
-
-
-def _text(intervals: dict[str, Interval], key: str) -> str:
-    return interval_text(intervals.get(key))
 
 
 def _widest(table: Table1) -> str:

@@ -4,7 +4,7 @@
 
 z ~ q(z | clip), see `latents`; n is the number of latent numbers. The condition is the bottleneck of a frame
 auto-encoder. cINN trains that one beforehand; here it is trained along with the flow, so that there is one command
-and one run, or beforehand and then frozen (`pretrain_steps`, see `conditioner`).
+and one run.
 """
 
 from __future__ import annotations

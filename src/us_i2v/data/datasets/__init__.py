@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from us_i2v.data.datasets import busi, busv, class_folders, echonet, manifest_csv
 from us_i2v.data.manifest import Sample, kind_of
+from us_i2v.data.splits import check_split_groups
 from us_i2v.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,22 +36,28 @@ LAYOUTS: dict[str, Layout] = {
 """In the order in which they are tried."""
 
 
-def find_samples(root: Path, layout: str | None = None) -> list[Sample]:
+def find_samples(root: Path, layout: str | None = None, *, check_groups: bool = True) -> list[Sample]:
     """List the stills and clips of a data set, in a fixed order.
 
     Args:
         root: A folder, a manifest (.csv), or a single still or clip.
         layout: A key of `LAYOUTS`; the first that fits if None.
+        check_groups: Refuse a group that is in two of the stated splits.
 
     Raises:
-        DataError: The path does not exist, or nothing is found.
+        DataError: The path does not exist, nothing is found, or a group is in two splits.
     """
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"Layout '{layout}' is unknown.", f"Use one of {', '.join(LAYOUTS)}.")
     if not root.exists():
         raise DataError(f"Data folder '{root}' does not exist.", "Check the path.")
-    if root.is_file():
-        return _single(root)
+    samples = _single(root) if root.is_file() else _in_folder(root, layout)
+    if check_groups:
+        check_split_groups(samples)
+    return samples
+
+
+def _in_folder(root: Path, layout: str | None) -> list[Sample]:
     chosen = [LAYOUTS[layout]] if layout is not None else [row for row in LAYOUTS.values() if row.detect(root)]
     samples = chosen[0].load(root) if chosen else []
     if not samples:

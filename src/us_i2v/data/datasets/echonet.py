@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from us_i2v.data.manifest import SPLITS, Sample
-from us_i2v.data.splits import check_split_groups
 from us_i2v.data.tables import read_rows
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def load(root: Path) -> list[Sample]:
     """List the videos in the order of the file list.
 
     Raises:
-        DataError: Names the line and the column that is wrong, or the group that is in two splits.
+        DataError: Names the line and the column that is wrong.
     """
     samples = []
     lines: dict[Path, int] = {}
@@ -47,7 +46,6 @@ def load(root: Path) -> list[Sample]:
             raise row.error("FileName", f"was listed already in line {lines[sample.path]}", "List every video once")
         lines[sample.path] = row.line
         samples.append(sample)
-    check_split_groups(samples)
     return samples
 
 
