@@ -98,8 +98,8 @@ class LDDM(FirstStage):
     """Latent dynamic diffusion (Chen et al. 2024): noise -> latent -> motion."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
-        super().__init__(weights, device)
         self.denoiser = weights.denoiser().to(device)
+        super().__init__(weights, device)
         # A file of kind "lddm" always has one; the header's validation sees to it.
         self.process = weights.header.process or ProcessConfig()
 
@@ -158,8 +158,8 @@ class CINN(FirstStage):
     """Conditional invertible network (Dorkenwald et al. 2021): noise -> latent in one pass -> motion."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
-        super().__init__(weights, device)
         self.network = weights.cinn().to(device)
+        super().__init__(weights, device)
 
     def check(self, options: GenerateOptions) -> None:
         """See `Generator.check`: a flow has no sampler and no guidance, and knows no classes."""

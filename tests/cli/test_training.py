@@ -166,3 +166,29 @@ def test_file_without_the_section(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"denoiser"):
         read_section(file, "denoiser")
+
+
+@pytest.mark.parametrize("preset", ["paper", "base", "tiny"])
+def test_train_cinn_takes_presets_and_flags(
+    us_i2v: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, preset: str
+) -> None:
+    from us_i2v.training import cinn
+
+    calls: list[SimpleNamespace] = []
+
+    def train_cinn(data, autoencoder, out, config, **given: object) -> None:
+        calls.append(SimpleNamespace(data=data, autoencoder=autoencoder, out=out, config=config, **given))
+
+    monkeypatch.setattr(cinn, "train_cinn", train_cinn)
+    line = ["train-cinn", "d", "e", "--ae", "a", "-o", "r", "--preset", preset]
+    assert us_i2v(*line).exit_code == 0
+    assert us_i2v(*line, "--steps", 7, "--stride", 2, "--set", "model.hidden=32", "--resume").exit_code == 0
+    plain, changed = calls
+    assert plain.config == cinn.CINNTraining.parse(load_preset(preset, "cinn"))
+    assert (plain.data, plain.autoencoder, plain.out) == ([Path("d"), Path("e")], Path("a"), Path("r"))
+    assert (changed.config.optimiser.steps, changed.config.clips.stride, changed.config.model.hidden) == (7, 2, 32)
+    assert changed.resume is True
+    file = tmp_path / "c.toml"
+    file.write_text("[denoiser]\nlabels = true\n")
+    assert "[cinn]" in one_line_error(us_i2v(*line, "--config", file))
+    assert "hiden" in one_line_error(us_i2v(*line, "--set", "model.hiden=3"))

@@ -66,7 +66,10 @@ def test_json_keeps_its_shape(result: Result, tmp_path: Path) -> None:
 def test_table_says_no_claim_what_was_left_out_and_every_name(result: Result) -> None:
     lines = table(result)
     text = "\n".join(lines)
-    assert lines[0] == "source0: 8 real clips of 4 groups, 8 fakes, 8 of them paired"
+    assert lines[0] == (
+        "source0: 8 real clips of 4 groups, 8 fakes, 8 of them paired; "
+        "intervals over fewer than 10 groups are too narrow"
+    )
     assert "FVD-Test (six statistics, no resize; n=4, mean of 2 draws)" in text
     assert "no claim (n=4)" in text
     value = result.comparison.parts["source0"].distances["stats"].frechet["fake"].mean

@@ -44,6 +44,9 @@ NAMES = {
 LINES = ("fake", "floor", "repeat")
 SHOWN_TIMES = (1, 3, 7, 15)
 
+FEW_GROUPS = 10
+"""Groups below which a bootstrap over them is too narrow, see `metrics.intervals`."""
+
 
 @dataclass(frozen=True)
 class Energy:
@@ -112,7 +115,8 @@ def table(result: Result) -> list[str]:
 
 def _heading(name: str, part: Part) -> str:
     pairs = f"{part.n_paired} of them paired" if part.n_paired else "none paired"
-    return f"{name}: {part.n_real} real clips of {part.groups} groups, {part.n_fake} fakes, {pairs}"
+    few = f"; intervals over fewer than {FEW_GROUPS} groups are too narrow" if part.groups < FEW_GROUPS else ""
+    return f"{name}: {part.n_real} real clips of {part.groups} groups, {part.n_fake} fakes, {pairs}{few}"
 
 
 def _part(part: Part, energy: Energy | None, result: Result) -> list[str]:

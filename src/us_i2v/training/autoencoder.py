@@ -50,7 +50,7 @@ class AutoencoderLoss(Config):
     flow: float = Field(0.05, ge=0, description="Error of the flow where it is known, model pixels.")
     smooth: float = Field(0.01, ge=0, description="Absolute gradient of the flow, cells a cell.")
     perceptual: float = Field(0.0, ge=0, description="LPIPS; needs `lpips`, a weights file.")
-    lpips_backbone: Literal["alex", "squeeze"] = Field("squeeze", description="Network of LPIPS.")
+    lpips_backbone: Literal["alex", "squeeze", "vgg"] = Field("squeeze", description="Network of LPIPS.")
     lpips: str = Field("", description="Path of LPIPS weights (safetensors), if perceptual > 0.")
     lpips_frames: int = Field(2, ge=1, le=16, description="Random frames a clip that LPIPS looks at.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,11 @@ from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.denoiser import UNKNOWN_LABEL
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed
+from us_i2v.training.calibration import calibrated_correlation
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
-from us_i2v.weights import Header, Weights, save_weights
+from us_i2v.weights import Header, SpeckleConfig, Weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from us_i2v.training.report import Reporter
 
 _ENCODE_BATCH = 4
+_CALIBRATED_ON = 24
+_BLANK = 0.02
+"""Mean gray level (0..1) below which a window's first frame shows nothing."""
 
 
 class LatentTraining(Config):
@@ -207,7 +212,7 @@ class Latents:
             seed=derive_seed(seed, "latents"),
             weights=config.source_weights,
         )
-        held_sampler = ClipSampler(
+        self.held_sampler = ClipSampler(
             held or train_clips, config.clips, length=length, seed=derive_seed(seed, "held"), augment=False
         )
 
@@ -216,7 +221,7 @@ class Latents:
             return encode_windows(self.autoencoder, sampler, count, folder, self.labels, device, reporter, bf16=bf16)
 
         self.bank = bank(self.sampler, config.windows, "train")
-        self.held = bank(held_sampler, max(16, min(256, config.windows // 8)), "held")
+        self.held = bank(self.held_sampler, max(16, min(256, config.windows // 8)), "held")
         self.mean, self.sd = latent_statistics(self.bank)
         if not bool((self.sd > 1e-4).all()):
             raise TrainingError("Some latent channels are constant.", "Lower the auto-encoder's loss.kl and retrain.")
@@ -239,6 +244,20 @@ class Latents:
         full = motion.in_float32().at_size((stills.shape[-2], stills.shape[-1]))
         return deterministic_frames(stills, full), full.flow
 
+    @cached_property
+    def speckle(self) -> SpeckleConfig:
+        """Stage 1's speckle, its change from frame to frame calibrated on held-out clips, see `calibration`."""
+        known = self.weights.header.speckle
+        if known.factor == 0:
+            return known
+        size = self.weights.header.autoencoder.size
+        windows = (self.held_sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
+        videos = [stack_windows([w], size)["video"].to(self.device) for w in windows if w.frames[0].mean() > _BLANK]
+        if not videos:
+            return known
+        correlation = calibrated_correlation(self.autoencoder, videos, known.factor)
+        return known.model_copy(update={"correlation": correlation})
+
     def show(self, step: int, frames: Tensor) -> None:
         """Write a strip of up to four clips, (B, 1, T, S, S)."""
         write_strip(self.out / "samples" / f"step_{step:06d}.png", list(frames[:4, 0]))
@@ -255,6 +274,7 @@ class Latents:
         empty = {"denoiser": None, "process": None, "cinn": None}
         common = {
             "package_version": __version__,
+            "speckle": self.speckle,
             "labels": self.labels,
             "motion_median_px": self.motion_median,
             "frame_interval_s": self.sampler.typical_interval(),
