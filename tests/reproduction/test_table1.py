@@ -28,13 +28,14 @@ def test_changes_reach_the_stage_that_they_name():
 
 def test_rows_are_chosen_in_the_tables_order():
     assert chosen_rows(["cinn", "noise"]) == ["noise", "cinn"]
-    assert chosen_rows(None)[-1] == "lddm-base"
+    assert chosen_rows(None)[-2:] == ["lddm-base", "lddm-base-quiet"]
     with pytest.raises(ConfigError, match="no row 'foo'"):
         chosen_rows(["foo"])
 
 
 def test_a_random_latent_needs_the_base_model():
     assert needed_methods(["random-latent", "repeat"]) == ["lddm-base"]
+    assert needed_methods(["lddm-base-quiet"]) == ["lddm-base"]
     assert needed_methods(["repeat"]) == []
 
 

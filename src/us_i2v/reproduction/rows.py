@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from us_i2v.evaluation.clips import ClipSet, Generated, at_size, middle
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.reproduction.baselines import AddedDifferences, FittedNoise, Maker, RandomAffine
-from us_i2v.reproduction.methods import METHODS
+from us_i2v.reproduction.methods import METHODS, MethodName
 from us_i2v.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from us_i2v.data.training_clips import ClipSampler
     from us_i2v.evaluation.clips import RealWindows
     from us_i2v.pipeline import ImageToVideo
-    from us_i2v.reproduction.methods import MethodName
     from us_i2v.types import Frames, Image
 
 FITTED_ON = 64
@@ -35,6 +34,12 @@ REFERENCES = {
     "repeat": "frame 0 repeated",
 }
 """Titles of the rows without a trained generator, by key."""
+
+QUIET = "lddm-base-quiet"
+"""The base model without drawn speckle: paired numbers punish any texture that is drawn."""
+
+BORROWED: dict[str, MethodName] = {"random-latent": "lddm-base", QUIET: "lddm-base"}
+"""Rows that are made with another row's model."""
 
 
 class Row(ClipSet, Protocol):
@@ -103,16 +108,17 @@ class RandomLatent:
         return self.model.animate(still, latent, seed=seed, options=self.options).frames
 
 
+def row_title(key: str) -> str:
+    """Return a row's title in the table."""
+    if key == QUIET:
+        return "LDDM base, --speckle 0"
+    return REFERENCES[key] if key in REFERENCES else METHODS[key].title  # type: ignore[index]
+
+
 def build_row(
-    key: str,
-    real: RealWindows,
-    windows: ClipSampler,
-    models: Mapping[MethodName, ImageToVideo],
-    seed: int,
-    *,
-    speckle: float = 1.0,
+    key: str, real: RealWindows, windows: ClipSampler, models: Mapping[MethodName, ImageToVideo], seed: int
 ) -> Row:
-    """Return the row of a key of `REFERENCES` or of `METHODS`.
+    """Return the row of a key of `REFERENCES` or of `METHODS`, or the one of `QUIET`.
 
     Args:
         key: Which row.
@@ -120,28 +126,27 @@ def build_row(
         windows: Draws training windows without augmentation.
         models: Trained generators by method; `random-latent` takes "lddm-base".
         seed: Base seed.
-        speckle: Scale of drawn speckle, for methods that know it.
     """
+    if key == QUIET:
+        return Generated(real, models["lddm-base"], GenerateOptions(frames=real.rule.length, speckle=0.0), seed)
     if key in models:
         method: MethodName = key  # type: ignore[assignment]
-        return Generated(real, models[method], method_options(method, real, speckle), seed)
-    return Made(real, _maker(key, real, windows, models, speckle), seed)
+        return Generated(real, models[method], method_options(method, real), seed)
+    return Made(real, _maker(key, real, windows, models), seed)
 
 
-def method_options(method: MethodName, real: RealWindows, speckle: float = 1.0) -> GenerateOptions:
+def method_options(method: MethodName, real: RealWindows) -> GenerateOptions:
     """Return the options that a method's clips are made with: its defaults; no speckle where it knows none."""
-    return GenerateOptions(frames=real.rule.length, speckle=speckle if METHODS[method].speckle else 0.0)
+    return GenerateOptions(frames=real.rule.length, speckle=1.0 if METHODS[method].speckle else 0.0)
 
 
-def _maker(
-    key: str, real: RealWindows, windows: ClipSampler, models: Mapping[MethodName, ImageToVideo], speckle: float
-) -> Maker:
+def _maker(key: str, real: RealWindows, windows: ClipSampler, models: Mapping[MethodName, ImageToVideo]) -> Maker:
     if key == "differences":
         return AddedDifferences(windows)
     if key == "repeat":
         return _repeat(real.rule.length)
     if key == "random-latent":
-        return RandomLatent(models["lddm-base"], windows, method_options("lddm-base", real, speckle))
+        return RandomLatent(models["lddm-base"], windows, method_options("lddm-base", real))
     drawn = (windows.draw(number, 0).frames for number in range(FITTED_ON))
     return FittedNoise.fit(drawn) if key == "noise" else RandomAffine.fit(drawn)
 

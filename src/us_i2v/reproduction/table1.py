@@ -19,18 +19,17 @@ from pydantic import Field
 
 from us_i2v.config import Config
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig
+from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, WeightsError
 from us_i2v.evaluation.clips import RealWindows, WindowRule
 from us_i2v.evaluation.compare import Comparison, compare
 from us_i2v.evaluation.leaks import check_leaks
 from us_i2v.evaluation.measure import Measured, measure
-from us_i2v.metrics.extractors import EXTRACTORS, load_extractor
-from us_i2v.metrics.lpips import LPIPS
-from us_i2v.metrics.pretrained import PRETRAINED, find_metric_weights
+from us_i2v.evaluation.networks import Wanted, choose
 from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 from us_i2v.reproduction.folders import divided
 from us_i2v.reproduction.methods import METHODS, MethodName, train_method
-from us_i2v.reproduction.rows import REFERENCES, build_row
+from us_i2v.reproduction.rows import BORROWED, QUIET, REFERENCES, build_row, row_title
 from us_i2v.reproduction.several import Several, answer_several, spread_indices
 from us_i2v.reproduction.store import load_measured, load_several, row_key, save_measured, save_several
 from us_i2v.training.runs import gather_clips
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from us_i2v.evaluation.clips import ClipSet
-    from us_i2v.metrics.extractors import Extractor
     from us_i2v.reproduction.rows import Row
     from us_i2v.training.report import Reporter
 
@@ -92,15 +90,6 @@ class Table1:
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Networks:
-    """Metric networks that there are weights for, and why the others are missing."""
-
-    extractors: dict[str, Extractor]
-    lpips: LPIPS | None
-    left_out: tuple[str, ...]
-
-
 def reproduce_table1(
     videos: Sequence[Path],
     out: Path,
@@ -134,7 +123,7 @@ def reproduce_table1(
         WeightsError: No feature network is to be had, or weights cannot be read.
     """
     keys = chosen_rows(only)
-    networks = metric_networks(metric_weights)
+    wanted, left_out = metric_networks(metric_weights, settings.windows.length, device)
     folders = divided(videos, out / "data", settings.training_share, settings.seed)
     models = {}
     for method in needed_methods(keys):
@@ -152,7 +141,7 @@ def reproduce_table1(
         real = RealWindows.of(folders, settings.windows, split="test", progress=shown)
     for method, model in models.items():
         check_leaks(model.info, real, METHODS[method].title)
-    bench = _Bench(out / "rows", settings, real, networks, progress)
+    bench = _Bench(out / "rows", settings, real, wanted, progress)
     sampler = training_windows(folders, out / "methods" / "cache", settings, reporter)
     made_by = {key: build_row(key, real, sampler, models, settings.seed) for key in {*keys, "repeat"}}
     truth = bench.measured("real", real, "")
@@ -163,20 +152,19 @@ def reproduce_table1(
         identity = _identity(key, models)
         made = repeated if key == "repeat" else bench.measured(key, row, identity)
         comparison = compare(truth, made, repeat=repeated, n=settings.n, draws=settings.draws, seed=settings.seed)
-        title = REFERENCES[key] if key in REFERENCES else METHODS[key].title  # type: ignore[index]
-        rows[key] = RowResult(title, comparison, bench.several(key, row, identity))
+        rows[key] = RowResult(row_title(key), comparison, bench.several(key, row, identity))
     windows = {source: real.sources.count(source) for source in dict.fromkeys(real.sources)}
-    return Table1(rows, windows, len(bench.stills), networks.left_out)
+    return Table1(rows, windows, len(bench.stills), left_out)
 
 
 class _Bench:
     """Measures rows on the same windows, and keeps what it measured."""
 
     def __init__(
-        self, folder: Path, settings: Table1Settings, real: RealWindows, networks: Networks, progress: Progress
+        self, folder: Path, settings: Table1Settings, real: RealWindows, wanted: Wanted, progress: Progress
     ) -> None:
-        self.folder, self.settings, self.real, self.networks, self.progress = folder, settings, real, networks, progress
-        self.common = [real.names, settings.windows.dump(), settings.seed, sorted(networks.extractors)]
+        self.folder, self.settings, self.real, self.wanted, self.progress = folder, settings, real, wanted, progress
+        self.common = [real.names, settings.windows.dump(), settings.seed, sorted(wanted.networks)]
         self.stills = spread_indices(real.groups, settings.stills)
 
     def measured(self, name: str, row: ClipSet, identity: str) -> Measured:
@@ -185,9 +173,8 @@ class _Bench:
         found = load_measured(path, key)
         if found is None:
             with self.progress(name) as shown:
-                networks = self.networks
                 partner = None if name == "real" else self.real
-                found = measure(row, networks.extractors, lpips=networks.lpips, partner=partner, progress=shown)
+                found = measure(row, self.wanted.networks, lpips=self.wanted.lpips, partner=partner, progress=shown)
             save_measured(path, found, key)
         return found
 
@@ -201,8 +188,8 @@ class _Bench:
         found = load_several(path, key)
         if found is None:
             with self.progress(f"{name}, {samples} answers a still") as shown:
-                networks = self.networks
-                found = answer_several(self.real, row, self.stills, samples, networks.extractors, networks.lpips, shown)
+                networks, lpips = self.wanted.networks, self.wanted.lpips
+                found = answer_several(self.real, row, self.stills, samples, networks, lpips, shown)
             save_several(path, found, key)
         return found
 
@@ -221,7 +208,7 @@ def parse_weights(texts: Sequence[str]) -> dict[MethodName, Path]:
 
 def chosen_rows(only: Sequence[str] | None) -> list[str]:
     """Return the rows' keys in the table's order; raises `ConfigError` for an unknown one."""
-    known = [*REFERENCES, *METHODS]
+    known = [*REFERENCES, *METHODS, QUIET]
     for key in only or ():
         if key not in known:
             raise ConfigError(f"Table 1 has no row '{key}'.", f"Use {', '.join(known)}.")
@@ -230,28 +217,19 @@ def chosen_rows(only: Sequence[str] | None) -> list[str]:
 
 def needed_methods(keys: Sequence[str]) -> list[MethodName]:
     """Return the methods whose weights some rows need."""
-    return [m for m in get_args(MethodName) if m in keys or (m == "lddm-base" and "random-latent" in keys)]
+    wanted = {BORROWED.get(key, key) for key in keys}
+    return [method for method in get_args(MethodName) if method in wanted]
 
 
-def metric_networks(folder: Path | None) -> Networks:
-    """Load the metric networks whose weights are found; raises `WeightsError` if none gives clips' features."""
-    extractors: dict[str, Extractor] = {}
-    left_out = []
-    for key, kind in EXTRACTORS.items():
-        if any(find_metric_weights(name, folder) is not None for name in kind.weights):
-            extractors[key] = load_extractor(key, folder)
-        else:
-            left_out.append(f"{key}: no {' or '.join(PRETRAINED[name].file for name in kind.weights)}")
-    lpips_file = find_metric_weights("lpips-alex", folder)
-    if lpips_file is None:
-        left_out.append(f"lpips: no {PRETRAINED['lpips-alex'].file}")
-    lpips = None if lpips_file is None else LPIPS.load("alex", lpips_file)
-    if not extractors:
+def metric_networks(folder: Path | None, length: int, device: str) -> tuple[Wanted, tuple[str, ...]]:
+    """Load the metric networks that there are; raises `WeightsError` if none of them gives clips' features."""
+    wanted, left_out = choose((), folder, "alex", length, choose_device(device))
+    if not wanted.networks:
         raise WeightsError(
-            f"No feature network's weights were found; without them there is no table ({'; '.join(left_out)}).",
+            f"No feature network's weights were found; without them there is no table ({left_out[0]}).",
             "Give their folder by --metric-weights; docs/metric-weights.md says how to make them.",
         )
-    return Networks(extractors, lpips, tuple(left_out))
+    return wanted, tuple(left_out)
 
 
 def training_windows(folders: Sequence[Path], cache: Path, settings: Table1Settings, reporter: Reporter) -> ClipSampler:
@@ -264,5 +242,5 @@ def training_windows(folders: Sequence[Path], cache: Path, settings: Table1Setti
 
 def _identity(key: str, models: Mapping[MethodName, ImageToVideo]) -> str:
     """Return what a row's clips depend on beyond the settings."""
-    method = "lddm-base" if key == "random-latent" else key
+    method = BORROWED.get(key, key)
     return models[method].weights_sha256 if method in models else ""  # type: ignore[index]
