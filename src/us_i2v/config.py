@@ -9,17 +9,30 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from us_i2v.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of all configs: frozen, no unknown keys."""
+    """Base of all configs: frozen, no unknown keys.
+
+    Fields named in `later` came after files with this config had been written. They are left out of what is written
+    while they hold their default, so that old files, and hashes of them, stay what they were.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True):
+                values.pop(name, None)
+        return values
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str = "configuration") -> Self:

@@ -11,10 +11,10 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -72,9 +72,15 @@ class Header(Config):
     frame_interval_s: float = Field(gt=0, description="Median time between frames in training, seconds.")
     interval_range_s: tuple[float, float] = Field((0.04, 0.125), description="Range of it in training.")
     motion_median_px: float = Field(1.0, gt=0, description="Median flow of training clips; unit of the strength.")
+    strength_condition: bool = Field(True, description="Whether the motion's strength was a condition in training.")
+    pressure_median: float | None = Field(None, gt=0, description="Unit of the pressure: median |compression|.")
+    slide_median: float | None = Field(None, gt=0, description="Unit of the slide: median |displacement|, share.")
     training_groups: tuple[str, ...] = Field((), description="Groups (patients) seen in training.")
     clip_sha256: tuple[str, ...] = Field((), description="sha256 of the training files.")
     notes: str = Field("", description="Free text: data and licences.")
+
+    # Files without these stay as they were before, so that older versions read them.
+    later: ClassVar[tuple[str, ...]] = ("cinn", "strength_condition", "pressure_median", "slide_median")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -82,15 +88,22 @@ class Header(Config):
             raise ValueError("kind 'lddm' needs a denoiser and its process")
         if self.kind == "cinn" and self.cinn is None:
             raise ValueError("kind 'cinn' needs a flow")
+        if self.denoiser is not None:
+            for name in ("pressure", "slide"):
+                if getattr(self.denoiser, name) and getattr(self, f"{name}_median") is None:
+                    raise ValueError(f"condition '{name}' needs its median")
         return self
 
-    @model_serializer(mode="wrap")
-    def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Files without a flow stay as they were before flows existed, so that older versions read them.
-        values: dict[str, Any] = handler(self)
-        if self.cinn is None:
-            values.pop("cinn", None)
-        return values
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Motion conditions that the second stage was trained with: of "strength", "pressure" and "slide"."""
+        network = self.denoiser
+        if self.kind != "lddm" or network is None or network.dropout == 1:
+            return ()
+        # Files that say nothing are older: those always had the strength, which is 0 where the decoder paints.
+        strength = self.strength_condition and self.autoencoder.decoder != "adain"
+        known = {"strength": strength, "pressure": network.pressure, "slide": network.slide}
+        return tuple(name for name, trained in known.items() if trained)
 
 
 class Weights:

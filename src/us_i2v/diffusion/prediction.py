@@ -1,10 +1,13 @@
-"""What the network predicts, and the conversions between the three forms.
+"""What the network predicts, and the conversions between its forms.
 
-    x_t = alpha x_0 + sigma eps          (alpha^2 + sigma^2 = 1)
+    x_t = alpha x_0 + sigma eps
     v   = alpha eps - sigma x_0          =>  x_0 = alpha x_t - sigma v,  eps = sigma x_t + alpha v
+    u   = eps - x_0                      =>  x_0 = (x_t - sigma u) / (alpha + sigma),
+                                             eps = (x_t + alpha u) / (alpha + sigma)
 
-`alpha` and `sigma` are floats, or tensors of shape () or (B,); they are spread over x's other axes.
-Source of v: Salimans & Ho 2022, section 4.
+v belongs to the variance-preserving schedules, alpha^2 + sigma^2 = 1. u is flow matching's velocity dx_t/dt, there
+alpha + sigma = 1. `alpha` and `sigma` are floats, or tensors of shape () or (B,); they are spread over x's other axes.
+Source of v: Salimans & Ho 2022, section 4. Source of u: Lipman 2023, Eq. 23; Liu 2023, Eq. 1 (time reversed).
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Prediction = Literal["eps", "v", "x0"]
-"""What a network's output means: the noise, the velocity, or the clean sample."""
+Prediction = Literal["eps", "v", "x0", "velocity"]
+"""What a network's output means: the noise, v, the clean sample, or the path's velocity u."""
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """A network with its conditions bound: (x_t (B, ...), t (B,)) -> output of x_t's shape."""
@@ -44,6 +47,8 @@ def target(prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Coefficient, 
         return eps
     if prediction == "x0":
         return x0
+    if prediction == "velocity":
+        return eps - x0
     return spread(alpha, x0) * eps - spread(sigma, x0) * x0
 
 
@@ -54,6 +59,8 @@ def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficien
     a, s = spread(alpha, x_t), spread(sigma, x_t)
     if prediction == "eps":
         return (x_t - s * output) / a.clamp(min=SMALLEST)
+    if prediction == "velocity":
+        return (x_t - s * output) / (a + s)
     return a * x_t - s * output
 
 
@@ -64,4 +71,6 @@ def to_eps(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Coefficie
     a, s = spread(alpha, x_t), spread(sigma, x_t)
     if prediction == "x0":
         return (x_t - a * output) / s.clamp(min=SMALLEST)
+    if prediction == "velocity":
+        return (x_t + a * output) / (a + s)
     return s * x_t + a * output

@@ -16,7 +16,7 @@ from us_i2v.diffusion.prediction import Denoiser, Prediction, to_x0
 from us_i2v.diffusion.samplers.base import History, Sampler
 from us_i2v.diffusion.schedule import BaseSchedule, Spacing, time_grid
 from us_i2v.errors import ScheduleError
-from us_i2v.seeding import per_sample_noise
+from us_i2v.seeding import Seed, per_sample_noise
 
 StepNoise = Callable[[int], Tensor]
 """Noise of one step: (index of the step from 0) -> standard normal tensor of x's shape."""
@@ -34,7 +34,7 @@ def sample(
     noise: Tensor,
     steps: int,
     *,
-    step_noise: StepNoise | Sequence[int] | None = None,
+    step_noise: StepNoise | Sequence[Seed] | None = None,
     progress: Progress | None = None,
     clip_x0: float | None = None,
     spacing: Spacing = "uniform",
@@ -82,7 +82,7 @@ def sample(
     return x
 
 
-def _noise_source(step_noise: StepNoise | Sequence[int] | None, like: Tensor) -> StepNoise | None:
+def _noise_source(step_noise: StepNoise | Sequence[Seed] | None, like: Tensor) -> StepNoise | None:
     """Turn seeds into a callable; each sample and step has a stream of its own."""
     if step_noise is None or callable(step_noise):
         return step_noise

@@ -1,9 +1,11 @@
 """Noise schedules: continuous functions t -> (alpha, sigma) on 0 <= t <= 1.
 
-    x_t = alpha(t) x_0 + sigma(t) eps,   eps ~ N(0, I),   alpha^2 + sigma^2 = 1
+    x_t = alpha(t) x_0 + sigma(t) eps,   eps ~ N(0, I)
 
 Conventions
     t = 0 is clean data (alpha = 1, sigma = 0), t = 1 is the end of the forward process.
+    DDPM's schedules are variance preserving, alpha^2 + sigma^2 = 1; flow matching's goes straight from the data to
+    the noise, alpha + sigma = 1. Samplers and conversions know nothing but alpha and sigma.
     alpha is the square root of what DDPM and DDIM call alpha_bar (DDIM: alpha).
     The discrete chain of T transitions has its i-th level at t = i/T, and there every schedule
     gives that chain's alpha_bar exactly; between those points it is interpolated smoothly.
@@ -36,31 +38,32 @@ class Level(NamedTuple):
 
     Attributes:
         t: Time, 0..1.
-        log_alpha_bar: ln alpha^2, <= 0.
         alpha: Signal scale.
         sigma: Noise scale.
-        log_snr: ln(alpha^2 / sigma^2); +inf at t = 0.
+        log_snr: ln(alpha^2 / sigma^2); +inf at t = 0, -inf where alpha = 0.
     """
 
     t: float
-    log_alpha_bar: float
     alpha: float
     sigma: float
     log_snr: float
 
 
 class BaseSchedule(Config, ABC):
-    """What all schedules share; a subclass gives only ln alpha_bar(t).
+    """What all schedules share; a subclass gives its levels in float64, and how times are drawn in training."""
 
-    Attributes:
-        timesteps: T, the number of transitions of the discrete chain.
-    """
-
-    timesteps: int = Field(default=1000, ge=2, le=1_000_000, description="Transitions T of the discrete chain")
+    @property
+    @abstractmethod
+    def finest(self) -> float:
+        """Smallest time above 0 that a grid in log-SNR uses."""
 
     @abstractmethod
-    def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """Return ln alpha^2 for float64 times `t` (any shape, 0..1), 0 at t = 0 and decreasing."""
+    def training_times(self, u: Tensor) -> Tensor:
+        """Map uniform numbers 0 <= u < 1 to the times that a network is trained at, in u's shape and dtype."""
+
+    @abstractmethod
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (alpha, sigma, log-SNR) for float64 times `t` of any shape, 0..1."""
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (alpha, sigma) at times `t`.
@@ -74,38 +77,59 @@ class BaseSchedule(Config, ABC):
         Raises:
             ScheduleError: If a time is outside 0..1, NaN, or not floating point.
         """
-        log_ab = self._checked_log_alpha_bar(t)
-        alpha, sigma = torch.exp(0.5 * log_ab), torch.sqrt(-torch.expm1(log_ab))
+        alpha, sigma, _ = self._levels(_checked(t))
         return alpha.to(device=t.device, dtype=t.dtype), sigma.to(device=t.device, dtype=t.dtype)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return ln(alpha^2 / sigma^2) at times `t`; +inf at t = 0. Same shape, dtype and device as `t`."""
-        log_ab = self._checked_log_alpha_bar(t)
-        return (log_ab - torch.log(-torch.expm1(log_ab))).to(device=t.device, dtype=t.dtype)
+        return self._levels(_checked(t))[2].to(device=t.device, dtype=t.dtype)
 
     def at(self, t: float) -> Level:
         """Return the noise level at one time in plain floats; raises `ScheduleError` outside 0..1."""
-        log_ab = float(self._checked_log_alpha_bar(torch.tensor(t, dtype=torch.float64)))
-        variance = -math.expm1(log_ab)
-        log_snr = log_ab - math.log(variance) if variance > 0.0 else math.inf
-        return Level(t, log_ab, math.exp(0.5 * log_ab), math.sqrt(variance), log_snr)
+        alpha, sigma, log_snr = self._levels(_checked(torch.tensor(t, dtype=torch.float64)))
+        return Level(t, float(alpha), float(sigma), float(log_snr))
+
+
+def _checked(t: Tensor) -> Tensor:
+    if not t.is_floating_point():
+        raise ScheduleError(f"Diffusion times are {t.dtype}, floating point is needed.", "Pass t = i / timesteps.")
+    exact = t.detach().to(device="cpu", dtype=torch.float64)
+    outside = ~((exact >= 0.0) & (exact <= 1.0))
+    if bool(outside.any()):
+        value = float(exact[outside][0])
+        raise ScheduleError(f"Diffusion time {value:g} is outside 0..1.", "Pass t = i / timesteps.")
+    return exact
+
+
+class VariancePreserving(BaseSchedule):
+    """DDPM's schedules, alpha^2 + sigma^2 = 1; a subclass gives only ln alpha_bar(t).
+
+    Attributes:
+        timesteps: T, the number of transitions of the discrete chain.
+    """
+
+    timesteps: int = Field(default=1000, ge=2, le=1_000_000, description="Transitions T of the discrete chain")
+
+    @property
+    def finest(self) -> float:
+        """The chain's first level, 1/T."""
+        return 1.0 / self.timesteps
+
+    @abstractmethod
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """Return ln alpha^2 for float64 times `t` (any shape, 0..1), 0 at t = 0 and decreasing."""
 
     def training_times(self, u: Tensor) -> Tensor:
         """Map uniform numbers 0 <= u < 1 to the chain's times i/T, i uniform in 1..T (Eq. 3 of LDDM)."""
         return (torch.floor(u.double() * self.timesteps).clamp(0, self.timesteps - 1) + 1).div(self.timesteps).to(u)
 
-    def _checked_log_alpha_bar(self, t: Tensor) -> Tensor:
-        if not t.is_floating_point():
-            raise ScheduleError(f"Diffusion times are {t.dtype}, floating point is needed.", "Pass t = i / timesteps.")
-        exact = t.detach().to(device="cpu", dtype=torch.float64)
-        outside = ~((exact >= 0.0) & (exact <= 1.0))
-        if bool(outside.any()):
-            value = float(exact[outside][0])
-            raise ScheduleError(f"Diffusion time {value:g} is outside 0..1.", "Pass t = i / timesteps.")
-        return self.log_alpha_bar(exact).clamp(max=0.0)
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        log_ab = self.log_alpha_bar(t).clamp(max=0.0)
+        variance = -torch.expm1(log_ab)
+        return torch.exp(0.5 * log_ab), torch.sqrt(variance), log_ab - torch.log(variance)
 
 
-class Linear(BaseSchedule):
+class Linear(VariancePreserving):
     """beta_i grows linearly from `beta_start` (i = 1) to `beta_end` (i = T).
 
     alpha_bar_i = prod_{j<=i} (1 - beta_j); its logarithm is interpolated by cubic Hermite pieces,
@@ -149,7 +173,7 @@ def _linear_knots(beta_start: float, beta_end: float, timesteps: int) -> tuple[T
     return values, slopes
 
 
-class Constant(BaseSchedule):
+class Constant(VariancePreserving):
     """The same beta at every transition: alpha_bar(t) = (1 - beta)^(t T).
 
     The default ends at the same noise level as the linear schedule's default (ln alpha_bar = -10).
@@ -163,7 +187,7 @@ class Constant(BaseSchedule):
         return t * (self.timesteps * math.log1p(-self.beta))
 
 
-class Cosine(BaseSchedule):
+class Cosine(VariancePreserving):
     """alpha_bar(t) = cos^2(angle(t)) / cos^2(angle(0)), angle(t) = (t + s)/(1 + s) pi/2, clamped.
 
     The last transition's beta is clamped to `max_beta`: alpha_bar never falls below
@@ -186,13 +210,41 @@ class Cosine(BaseSchedule):
         return 2.0 * (torch.log(torch.cos((t + self.offset) * scale)) - math.log(math.cos(self.offset * scale)))
 
 
-Schedule = Annotated[Linear | Constant | Cosine, Field(discriminator="kind")]
+class Rectified(BaseSchedule):
+    """Flow matching's straight path from data to noise: alpha = 1 - t, sigma = t.
+
+    The velocity dx_t/dt = eps - x_0 does not change along a path, so an ODE solver needs few steps. Times are drawn
+    from a logit-normal law, ln(t / (1 - t)) ~ N(mean, sd^2): the ends of the path are easy, its middle is not.
+    Source: Lipman 2023; Liu 2023 (rectified flow), whose t runs the other way; Esser 2024, section 3.1.
+    """
+
+    kind: Literal["rectified"] = "rectified"
+    mean: float = Field(default=0.0, ge=-5.0, le=5.0, description="Mean of ln(t / (1 - t)) in training")
+    sd: float = Field(default=1.0, gt=0.0, le=5.0, description="Standard deviation of ln(t / (1 - t)) in training")
+
+    @property
+    def finest(self) -> float:
+        """0.001, as a chain of 1000 transitions."""
+        return 1e-3
+
+    def training_times(self, u: Tensor) -> Tensor:
+        """Map uniform numbers 0 <= u < 1 to logit-normal times, by the quantiles of the normal law."""
+        # float32 draws have 24 bits: the quantile of 0 would be -inf.
+        normal = torch.special.ndtri(u.double().clamp(2.0**-25, 1.0 - 2.0**-25))
+        return torch.sigmoid(self.mean + self.sd * normal).to(u)
+
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return 1.0 - t, t.clone(), 2.0 * (torch.log1p(-t) - torch.log(t))
+
+
+Schedule = Annotated[Linear | Constant | Cosine | Rectified, Field(discriminator="kind")]
 """Any schedule, for use as a field of a config."""
 
-SCHEDULES: dict[str, type[Linear] | type[Constant] | type[Cosine]] = {
+SCHEDULES: dict[str, type[Linear] | type[Constant] | type[Cosine] | type[Rectified]] = {
     "linear": Linear,
     "constant": Constant,
     "cosine": Cosine,
+    "rectified": Rectified,
 }
 """Every schedule by its `kind`."""
 
@@ -210,7 +262,8 @@ def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", 
         steps: Number of network evaluations, >= 1.
         spacing: "uniform": even in t (with `steps` = T this is the discrete chain itself);
             "quadratic": even in sqrt(t), denser near the data; "log_snr": even in log-SNR from
-            `start` down to t = 1/T, then one step to 0 (DPM-Solver's logSNR grid).
+            `start` down to t = 1/T, then one step to 0 (DPM-Solver's logSNR grid). Where the path ends in pure
+            noise, log-SNR -inf, the even part begins one such last step, 1/T, below 1.
         start: First time, 0 < start <= 1; below 1 for a partly noised start.
 
     Raises:
@@ -227,10 +280,11 @@ def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", 
 
 
 def _log_snr_grid(schedule: BaseSchedule, steps: int, start: float) -> list[float]:
-    end = 1.0 / schedule.timesteps
+    end = schedule.finest
     if steps == 1 or start <= end:
         return time_grid(schedule, steps, "uniform", start)
-    first, last = schedule.at(start).log_snr, schedule.at(end).log_snr
+    begin = start if math.isfinite(schedule.at(start).log_snr) else start - end
+    first, last = schedule.at(begin).log_snr, schedule.at(end).log_snr
     wanted = torch.linspace(first, last, steps, dtype=torch.float64)
     low = torch.full_like(wanted, end)
     high = torch.full_like(wanted, start)

@@ -8,9 +8,9 @@ weights work whether or not a user states them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,10 @@ class DenoiserConfig(Config):
     still_widths: tuple[int, ...] = Field((12, 24, 48), description="Still features, fine to coarse.")
     n_labels: int = Field(0, ge=0, le=1000, description="Class labels that can be given; 0 = none.")
     dropout: float = Field(0.1, ge=0, le=1, description="Probability of hiding each condition in training.")
+    pressure: bool = Field(False, description="Compression at the clip's end as a condition.")
+    slide: bool = Field(False, description="Sideways displacement at the clip's end as a condition.")
+
+    later: ClassVar[tuple[str, ...]] = ("pressure", "slide")
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,32 @@ class Conditions:
         label: (B,) int64 class numbers, `UNKNOWN_LABEL` where not given; None = unknown for all.
         motion: (B,) float, motion strength relative to the training clips' median; NaN = unknown.
         interval: (B,) float, seconds between frames; NaN = unknown.
+        pressure: (B,) float, compression at the end (`models.controls`) relative to the median of the training clips'
+            absolute values; negative = release; NaN = unknown.
+        slide: (B,) float, displacement at the end, likewise; positive = to the picture's right; NaN = unknown.
     """
 
     still: Tensor
     label: Tensor | None = None
     motion: Tensor | None = None
     interval: Tensor | None = None
+    pressure: Tensor | None = None
+    slide: Tensor | None = None
 
     def drop(self, hide: Tensor) -> Conditions:
-        """Hide conditions: `hide` (B, 3) bool for label, motion and interval."""
+        """Hide conditions: `hide` (B, 3) bool for label, motion, interval, or (B, 5) with pressure and slide."""
         nan = torch.full_like(hide[:, 0], torch.nan, dtype=torch.float32)
-        return Conditions(
-            self.still,
-            None if self.label is None else torch.where(hide[:, 0], UNKNOWN_LABEL, self.label),
-            None if self.motion is None else torch.where(hide[:, 1], nan, self.motion),
-            None if self.interval is None else torch.where(hide[:, 2], nan, self.interval),
+
+        def hidden(values: Tensor | None, column: int) -> Tensor | None:
+            return values if values is None or column >= hide.shape[1] else torch.where(hide[:, column], nan, values)
+
+        return replace(
+            self,
+            label=None if self.label is None else torch.where(hide[:, 0], UNKNOWN_LABEL, self.label),
+            motion=hidden(self.motion, 1),
+            interval=hidden(self.interval, 2),
+            pressure=hidden(self.pressure, 3),
+            slide=hidden(self.slide, 4),
         )
 
 
@@ -132,7 +147,9 @@ class Denoiser(nn.Module):
         self.motion = ScalarEmbedding(part, scale=100.0)
         self.interval = ScalarEmbedding(part, scale=1000.0)
         self.label = nn.Embedding(config.n_labels + 1, part)
-        self.conditions = nn.Linear(3 * part, embedding)
+        self.pressure = ScalarEmbedding(part, scale=100.0) if config.pressure else None
+        self.slide = ScalarEmbedding(part, scale=100.0) if config.slide else None
+        self.conditions = nn.Linear((3 + config.pressure + config.slide) * part, embedding)
         self.side = side
         self.enter = nn.Conv2d(c_z, widths[0], 3, padding=1)
         self.enter_still = nn.Conv2d(config.still_widths[-1], widths[0], 1)
@@ -179,6 +196,10 @@ class Denoiser(nn.Module):
             self.motion(conditions.motion, b),
             self.interval(conditions.interval, b),
         ]
+        if self.pressure is not None:
+            parts.append(self.pressure(conditions.pressure, b))
+        if self.slide is not None:
+            parts.append(self.slide(conditions.slide, b))
         e = self.time(sinusoidal_embedding(1000 * t, self.config.width, max_period=10000.0))
         e = F.silu(e + self.conditions(torch.cat(parts, dim=1)))
         frames = z.shape[2]

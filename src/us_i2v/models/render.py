@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from us_i2v.seeding import Seed
+
 TextureMode = Literal["additive", "stationary"]
 
 _FINE_CELLS = 10
@@ -121,7 +123,7 @@ class SpeckleNoise:
         correlation: AR(1) correlation from frame to frame.
     """
 
-    def __init__(self, seeds: Sequence[int], texture: StillTexture, model_size: int, correlation: float) -> None:
+    def __init__(self, seeds: Sequence[Seed], texture: StillTexture, model_size: int, correlation: float) -> None:
         size = (int(texture.fine.shape[-2]), int(texture.fine.shape[-1]))
         small = (model_size, model_size)
         self.size = size

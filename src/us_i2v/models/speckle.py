@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from us_i2v.seeding import Seed
     from us_i2v.types import FloatArray, Mask
 
 _LAGS = 12
@@ -93,7 +94,7 @@ class SpeckleProcess:
     """
 
     def __init__(
-        self, seeds: Sequence[int], size: tuple[int, int], grain: Grain, correlation: float, stream: str
+        self, seeds: Sequence[Seed], size: tuple[int, int], grain: Grain, correlation: float, stream: str
     ) -> None:
         self.seeds, self.size, self.grain, self.correlation = list(seeds), size, grain, correlation
         self.stream = stream
