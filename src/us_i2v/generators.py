@@ -9,7 +9,7 @@ Which one a weights file holds stands in its header.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from us_i2v.errors import ConfigError
 from us_i2v.models.denoiser import Conditions
 from us_i2v.models.motion import Motion
 from us_i2v.models.render import TextureMode
-from us_i2v.seeding import derive_seed, per_sample_noise
+from us_i2v.seeding import derived, per_sample_noise
 from us_i2v.weights import ProcessConfig, Weights
 
 if TYPE_CHECKING:
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from us_i2v.models.autoencoder import Autoencoder
+    from us_i2v.seeding import Seed
+
 MOST_FRAMES = 512
+
+CONTROLS = ("strength", "pressure", "slide")
+"""Options that are conditions of the second stage, if it was trained with them."""
 
 
 class GenerateOptions(Config):
@@ -44,18 +50,28 @@ class GenerateOptions(Config):
     speckle: float = Field(1.0, ge=0, le=1, description="Scales the drawn speckle change; 0 = none.")
     texture: TextureMode = Field("stationary", description="How drawn speckle enters, see models.render.")
     label: str | None = Field(None, description="Class condition, if the weights know classes.")
-    guidance: float | None = Field(None, ge=0, le=20, description="Classifier-free guidance on the label.")
+    guidance: float | None = Field(None, ge=0, le=20, description="Classifier-free guidance on what is asked for.")
     fps: float | None = Field(None, gt=0, le=200, description="Frames a second; empty: the weights' typical.")
+    strength: float | None = Field(None, ge=0, le=4, description="Motion to draw, in medians of training clips.")
+    pressure: float | None = Field(None, ge=-4, le=4, description="Compression at the end, likewise; < 0: release.")
+    slide: float | None = Field(None, ge=-4, le=4, description="Slide at the end, likewise; > 0: to the right.")
+
+    later: ClassVar[tuple[str, ...]] = ("strength", "pressure", "slide")
 
 
 class Generator(Protocol):
     """Anything that turns stills into motion of `n_frames` frames, anchored at the stills."""
 
+    autoencoder: Autoencoder
+
     def check(self, options: GenerateOptions) -> None:
         """Raise `ConfigError` if an option is given that does not fit the weights."""
 
-    def motions(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Motion:
-        """Stills (B, 1, S, S) in 0..1, one seed each -> motion, drawn."""
+    def latents(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
+        """Stills (B, 1, S, S) in 0..1, one seed each -> latents (B, C_z, T_z, H_z, W_z), drawn."""
+
+    def motions(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Motion:
+        """Stills as above, one seed each -> motion, drawn: `latents`, decoded."""
 
     def decode(self, latent: Tensor, stills: Tensor) -> Motion:
         """Latents (B, C_z, T_z, H_z, W_z) in the auto-encoder's units, stills as above -> motion."""
@@ -106,14 +122,15 @@ class LDDM(FirstStage):
     def check(self, options: GenerateOptions) -> None:
         """See `Generator.check`."""
         check_label(self.header.labels, options.label)
+        check_controls(self.header.controls, options)
 
     @torch.no_grad()
-    def motions(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Motion:
+    def motions(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Motion:
         """See `Generator.motions`; raises `ConfigError` for an unknown label or frame rate."""
         return self.decode(self.latents(stills, seeds, options), stills)
 
     @torch.no_grad()
-    def latents(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Tensor:
+    def latents(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
         """Denoise one latent a seed: (B, C_z, T_z, H_z, W_z), in the auto-encoder's units."""
         process = self.process
         stills = stills.to(self.device)
@@ -124,15 +141,16 @@ class LDDM(FirstStage):
             out: Tensor = self.denoiser(x, t, conditions, features)
             return out
 
-        def unlabelled(x: Tensor, t: Tensor) -> Tensor:
-            out: Tensor = self.denoiser(x, t, replace(conditions, label=None), features)
+        unguided = replace(conditions, label=None, motion=None, pressure=None, slide=None)
+
+        def plain(x: Tensor, t: Tensor) -> Tensor:
+            out: Tensor = self.denoiser(x, t, unguided, features)
             return out
 
-        guidance = 1.0 if conditions.label is None or options.guidance is None else options.guidance
-        guided = ClassifierFreeGuidance(model, unlabelled, guidance)
+        guided = ClassifierFreeGuidance(model, plain, 1.0 if options.guidance is None else options.guidance)
         noise = per_sample_noise(seeds, self.header.autoencoder.latent_shape, "latent").to(self.device)
         sampler, steps, spacing = choose_sampler(options)
-        seeds = [derive_seed(seed, "sampler") for seed in seeds]
+        seeds = [derived(seed, "sampler") for seed in seeds]
         z = sample(
             guided,
             process.schedule,
@@ -147,11 +165,22 @@ class LDDM(FirstStage):
 
     def _conditions(self, stills: Tensor, options: GenerateOptions) -> Conditions:
         b = stills.shape[0]
-        check_label(self.header.labels, options.label)
+        self.check(options)
         label = None
         if options.label is not None:
             label = torch.full((b,), self.header.labels.index(options.label), device=self.device)
-        return Conditions(stills, label, None, self.interval(options, b))
+
+        def given(value: float | None) -> Tensor | None:
+            return None if value is None else torch.full((b,), value, device=self.device)
+
+        return Conditions(
+            stills,
+            label,
+            given(options.strength),
+            self.interval(options, b),
+            given(options.pressure),
+            given(options.slide),
+        )
 
 
 class CINN(FirstStage):
@@ -167,16 +196,17 @@ class CINN(FirstStage):
             options, ("steps", "sampler", "guidance"), "these weights hold a cINN, which samples in one pass"
         )
         check_label(self.header.labels, options.label)
+        check_controls(self.header.controls, options)
         if options.fps is not None and not self.network.config.interval:
             refuse_options(options, ("fps",), "this cINN was trained without the frame rate as a condition")
 
     @torch.no_grad()
-    def motions(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Motion:
+    def motions(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Motion:
         """See `Generator.motions`; raises `ConfigError` as `check` does."""
         return self.decode(self.latents(stills, seeds, options), stills)
 
     @torch.no_grad()
-    def latents(self, stills: Tensor, seeds: Sequence[int], options: GenerateOptions) -> Tensor:
+    def latents(self, stills: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
         """Draw one latent a seed: (B, C_z, T_z, H_z, W_z), in the auto-encoder's units."""
         self.check(options)
         code = self.network.still(stills.to(self.device))
@@ -195,6 +225,28 @@ def check_label(known: Sequence[str], label: str | None) -> None:
     if label is not None and label not in known:
         names = ", ".join(known) or "none"
         raise ConfigError(f"Label '{label}' is not known to these weights (known: {names}).", "Leave --label out.")
+
+
+def check_controls(known: Sequence[str], options: GenerateOptions) -> None:
+    """Raise `ConfigError` for a motion condition that was not trained, or guidance by nothing.
+
+    Args:
+        known: Those that were trained, see `weights.Header.controls`.
+        options: What is asked for.
+    """
+    for name in CONTROLS:
+        value = getattr(options, name)
+        if value is not None and name not in known:
+            raise ConfigError(
+                f"Option '{name}' = {value:g} was given; these weights were trained without that condition "
+                f"(known: {', '.join(known) or 'none'}).",
+                f"Leave --{name} out, or use weights that know it.",
+            )
+    if options.guidance is not None and all(getattr(options, name) is None for name in ("label", *CONTROLS)):
+        raise ConfigError(
+            f"Option 'guidance' = {options.guidance:g} was given without anything to guide by.",
+            f"Add one of --label, {', '.join(f'--{name}' for name in CONTROLS)}, or leave --guidance out.",
+        )
 
 
 def refuse_options(options: GenerateOptions, names: Sequence[str], reason: str) -> None:

@@ -11,7 +11,8 @@ segments, each with a new latent given the last frame; see `models.continuation`
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, InputError
 from us_i2v.generators import (
     CINN,
+    CONTROLS,
     LDDM,
     GenerateOptions,
     Generator,
@@ -33,10 +35,12 @@ from us_i2v.generators import (
     load_generator,
     refuse_options,
 )
+from us_i2v.latents_file import latent_space
 from us_i2v.models.continuation import continued, last_frame
 from us_i2v.models.motion import Motion, warp_mask
 from us_i2v.models.render import SpeckleNoise, render
-from us_i2v.seeding import derive_seed
+from us_i2v.prompts import Known, parse_prompt
+from us_i2v.seeding import SeedBlend, blends, derived
 from us_i2v.still import Still, check_picture, resize_longer, seen_by_networks
 from us_i2v.weights import Weights, load_weights
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from us_i2v.seeding import Seed
     from us_i2v.types import FloatArray, Frames, Image, Mask
 
     MotionOf = Callable[[int, Tensor], Motion]
@@ -79,13 +84,15 @@ class GeneratedClip:
         fps: Frames a second.
         seed: Seed that made it.
         flow: float32 (T, 2, h, w), backward flow in cells of the model's grid.
+        latent: float32 (K, C_z, T_z, H_z, W_z), one a segment, on the CPU: what `ImageToVideo.animate` takes.
     """
 
     frames: Frames
     masks: Mask | None
     fps: float
-    seed: int
+    seed: Seed
     flow: FloatArray
+    latent: Tensor | None = None
 
 
 class ImageToVideo:
@@ -113,7 +120,7 @@ class ImageToVideo:
         image: Image | str | Path,
         *,
         mask: Mask | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         num_clips: int = 1,
         options: GenerateOptions | None = None,
         size: int | None = None,
@@ -123,7 +130,7 @@ class ImageToVideo:
         Args:
             image: uint8 (H, W) or (H, W, 3), or the path of a still.
             mask: (H, W) bool, carried along with the picture.
-            seed: Seed of the first clip; the others take seed + 1, seed + 2, ...
+            seed: Seed of the first clip; the others take seed + 1, seed + 2, ... A `SeedBlend` gives one clip.
             num_clips: How many.
             options: See `GenerateOptions`.
             size: Length of the longer side of the output; None keeps the still's own size.
@@ -135,20 +142,83 @@ class ImageToVideo:
             InputError: The still cannot be read, or the mask's size differs.
             ConfigError: An option does not fit the weights.
         """
+        seeds = [seed] if isinstance(seed, SeedBlend) else [seed + k for k in range(num_clips)]
+        if len(seeds) != num_clips:
+            raise ConfigError(f"{num_clips} clips of one blend of seeds were asked for.", "Give a blend for each.")
         chosen = options or GenerateOptions()
         self.generator.check(chosen)
         fps = 1 / frame_interval(self.info.frame_interval_s, self.info.interval_range_s, chosen.fps)
         with torch.no_grad(), self._fixed_threads():
             still, mask = self._prepare(image, mask, size)
 
-            def clip(of: int) -> GeneratedClip:
+            def clip(of: Seed) -> GeneratedClip:
+                latents: list[Tensor] = []
+
                 def drawn(segment: int, seen: Tensor) -> Motion:
-                    own = of if segment == 0 else derive_seed(of, "segment", segment)
-                    return self.generator.motions(seen, [own], chosen)
+                    own = of if segment == 0 else derived(of, "segment", segment)
+                    latents.append(self.generator.latents(seen, [own], chosen))
+                    return self.generator.decode(latents[-1], seen)
 
-                return self._one(still, mask, drawn, of, chosen, fps)
+                made = self._one(still, mask, drawn, of, chosen, fps)
+                return replace(made, latent=torch.cat(latents).float().cpu())
 
-            return [clip(seed + k) for k in range(num_clips)]
+            return [clip(of) for of in seeds]
+
+    def interpolate(
+        self,
+        image: Image | str | Path,
+        *,
+        seed: int,
+        other: int,
+        num_clips: int,
+        mask: Mask | None = None,
+        options: GenerateOptions | None = None,
+        size: int | None = None,
+    ) -> list[GeneratedClip]:
+        """Make clips on the way from one seed's clip to another's: all noise is interpolated on the sphere.
+
+        Args:
+            image: As in `__call__`.
+            seed: Its clip is the first one.
+            other: Its clip is the last one.
+            num_clips: How many, both ends included; at least 2.
+            mask: As in `__call__`.
+            options: As in `__call__`.
+            size: As in `__call__`.
+
+        Raises:
+            InputError: As in `__call__`.
+            ConfigError: As in `__call__`; also fewer than 2 clips.
+        """
+        if num_clips < 2:
+            raise ConfigError(f"{num_clips} clips were asked for; from one seed to another it takes 2.", "Ask for more.")
+        return [
+            self(image, mask=mask, seed=blend, options=options, size=size)[0]
+            for blend in blends(seed, other, num_clips)
+        ]
+
+    def prompted(self, prompt: str, options: GenerateOptions | None = None) -> GenerateOptions:
+        """Add what a prompt says to options; see `prompts` for the words.
+
+        Raises:
+            ConfigError: A word is not known, to the vocabulary or to these weights; the prompt contradicts itself; or
+                it says what `options` say already.
+        """
+        chosen = options or GenerateOptions()
+        known = Known(self.info.labels, self.info.controls, frozenset(GenerateOptions.model_fields))
+        wish = parse_prompt(prompt, known).given()
+        for name, value in wish.items():
+            if name in chosen.model_fields_set:
+                raise ConfigError(
+                    f"Prompt '{prompt}' says {name} = {value}, and option '{name}' = {getattr(chosen, name)} was given.",
+                    "Say it in one way only.",
+                )
+        return GenerateOptions.parse({**{n: getattr(chosen, n) for n in chosen.model_fields_set}, **wish}, "prompt")
+
+    @cached_property
+    def latent_space(self) -> str:
+        """Identity of the space that latents live in: they can be shared by weights of the same first stage."""
+        return latent_space(self.generator.autoencoder)
 
     def animate(
         self,
@@ -177,7 +247,7 @@ class ImageToVideo:
             ConfigError: An option does not apply.
         """
         chosen = options or GenerateOptions()
-        refuse_options(chosen, ("steps", "sampler", "guidance", "label"), "the latent is given, not drawn")
+        refuse_options(chosen, ("steps", "sampler", "guidance", "label", *CONTROLS), "the latent is given, not drawn")
         latents = latent[None] if latent.ndim == 4 else latent
         shape, known = tuple(latents.shape[1:]), self.info.autoencoder.latent_shape
         if latents.ndim != 5 or shape != known:

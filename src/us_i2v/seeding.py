@@ -36,6 +36,11 @@ Seed = int | SeedBlend
 """What noise is drawn from."""
 
 
+def blends(first: int, second: int, count: int) -> list[SeedBlend]:
+    """Places at even steps from one seed to another, both ends included; one place is the first seed."""
+    return [SeedBlend(first, second, k / max(1, count - 1)) for k in range(count)]
+
+
 def derive_seed(*parts: int | str) -> int:
     """Return a seed in 0 .. 2**63 - 1 that depends on all parts and their order.
 

@@ -8,8 +8,9 @@ import pytest
 from tests.evaluation.sets import Arrays, Statistics, frozen, noisy, real_set, shuffled
 from us_i2v.errors import ConfigError
 from us_i2v.evaluation.clips import Repeated
-from us_i2v.evaluation.compare import ALL, Comparison, Part, compare
+from us_i2v.evaluation.compare import ALL, compare
 from us_i2v.evaluation.measure import Measured, measure
+from us_i2v.evaluation.results import Comparison, Part
 
 EXTRACTORS = {"stats": Statistics()}
 

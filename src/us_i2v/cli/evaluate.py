@@ -12,9 +12,9 @@ from us_i2v.errors import ConfigError
 
 if TYPE_CHECKING:
     from us_i2v.evaluation.clips import ClipSet, Generated, RealWindows
-    from us_i2v.evaluation.compare import Comparison
     from us_i2v.evaluation.energy import EnergyScores
     from us_i2v.evaluation.report import Energy
+    from us_i2v.evaluation.results import Comparison
     from us_i2v.metrics.lpips import LPIPS
 
 BUNDLED = "bundled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from us_i2v.diffusion.guidance import ClassifierFreeGuidance
 from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.prediction import Denoiser, Prediction, diffuse, target, to_eps, to_x0
-from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, History, Sampler
+from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, Euler, Heun, History, Sampler
 from us_i2v.diffusion.sampling import sample
 from us_i2v.diffusion.schedule import (
     SCHEDULES,
@@ -14,8 +14,10 @@ from us_i2v.diffusion.schedule import (
     Cosine,
     Level,
     Linear,
+    Rectified,
     Schedule,
     Spacing,
+    VariancePreserving,
     time_grid,
 )
 
@@ -31,13 +33,17 @@ __all__ = [
     "Cosine",
     "DPMSolver",
     "Denoiser",
+    "Euler",
+    "Heun",
     "History",
     "Level",
     "Linear",
     "Prediction",
+    "Rectified",
     "Sampler",
     "Schedule",
     "Spacing",
+    "VariancePreserving",
     "denoising_loss",
     "diffuse",
     "sample",

@@ -2,7 +2,7 @@
 
     output = uncond + scale (cond - uncond)
 
-This holds alike for eps, v and x0, since each is affine in the others at a fixed (x_t, t).
+This holds alike for eps, v, x0 and velocity, since each is affine in the others at a fixed (x_t, t).
 Source: Ho & Salimans 2022, Eq. 6; their w is scale - 1.
 """
 

@@ -1,7 +1,8 @@
 """The only sampling loop: from noise at t = 1 down to a clean sample at t = 0.
 
 Times fall along `schedule.time_grid`; at each the network is evaluated once, its output is turned
-into a clean sample, and the sampler takes one step. The last step returns that clean sample itself.
+into a clean sample, and the sampler takes one step; a sampler that looks ahead evaluates it once more, elsewhere.
+The last step returns the clean sample itself.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def sample(
         prediction: What the network's output means.
         sampler: Config object of the method.
         noise: (B, ...), the start x at time `start`: standard normal at 1.
-        steps: Network evaluations, >= 1.
+        steps: Steps, >= 1: network evaluations, unless the sampler looks ahead (Heun: 2 steps - 1).
         step_noise: Noise of a stochastic sampler: one seed a sample (a sample does not depend on
             its neighbours in the batch, nor on the device), or a callable.
         progress: Called after each step.
@@ -67,16 +68,19 @@ def sample(
     times = time_grid(schedule, steps, spacing, start)
     draw = _noise_source(step_noise, noise) if sampler.stochastic else None
     time_type = torch.promote_types(noise.dtype, torch.float32)  # bfloat16 cannot tell t = 0.997 from 1.
-    x = noise
-    history: History | None = None
-    for index, (t, s) in enumerate(pairwise(times)):
+
+    def predict(x: Tensor, t: float) -> Tensor:
         level = schedule.at(t)
         output = model(x, torch.full(x.shape[:1], t, dtype=time_type, device=x.device)).to(x.dtype)
         x0 = to_x0(prediction, output, x, level.alpha, level.sigma)
-        if clip_x0 is not None:
-            x0 = x0.clamp(-clip_x0, clip_x0)
+        return x0 if clip_x0 is None else x0.clamp(-clip_x0, clip_x0)
+
+    x = noise
+    history: History | None = None
+    for index, (t, s) in enumerate(pairwise(times)):
+        x0 = predict(x, t)
         fresh = None if draw is None else draw(index).to(x)
-        x, history = sampler.step(schedule, x, x0, t, s, fresh, history)
+        x, history = sampler.step(schedule, x, x0, t, s, fresh, history, predict)
         if progress is not None:
             progress(index + 1, steps)
     return x

@@ -262,8 +262,8 @@ def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", 
         steps: Number of network evaluations, >= 1.
         spacing: "uniform": even in t (with `steps` = T this is the discrete chain itself);
             "quadratic": even in sqrt(t), denser near the data; "log_snr": even in log-SNR from
-            `start` down to t = 1/T, then one step to 0 (DPM-Solver's logSNR grid). Where the path ends in pure
-            noise, log-SNR -inf, the even part begins one such last step, 1/T, below 1.
+            `start` down to t = 1/T, then one step to 0 (DPM-Solver's logSNR grid). Pure noise has
+            log-SNR -inf: there the even part is counted from 1/T below `start`.
         start: First time, 0 < start <= 1; below 1 for a partly noised start.
 
     Raises:

@@ -11,6 +11,7 @@ Conventions
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -258,28 +259,25 @@ class Generator(Protocol):
         ...
 
 
-class Generated:
-    """One clip for the first frame of each real window, at that window's own size and frame rate.
+class Answers(ABC):
+    """Clips made for the first frame of each real window, at that window's own size; several can be had of each.
 
     Args:
         real: The windows.
-        generator: Makes clips of stills.
-        options: How; a frame rate given here holds for all clips.
         seed: Base seed: a clip depends on it, on the window's name and on the sample's number only.
-
-    Attributes:
-        retimed: How many windows have a frame rate outside of what the weights know; their clips are made at
-            the nearest one that they do know.
     """
 
-    def __init__(
-        self, real: RealWindows, generator: Generator, options: GenerateOptions | None = None, seed: int = 0
-    ) -> None:
-        self.real, self.generator, self.seed = real, generator, seed
-        self.options = options or GenerateOptions()
+    stream = "evaluate"
+    """Name of the random stream, so that different makers share no numbers."""
+
+    def __init__(self, real: RealWindows, seed: int = 0) -> None:
+        self.real, self.seed = real, seed
         self.names, self.groups, self.sources = real.names, real.groups, real.sources
-        self.retimed = sum(self._rate(index)[1] for index in range(len(real)))
         self._kept: tuple[int, int, Frames] | None = None
+
+    @abstractmethod
+    def make(self, index: int, seed: int) -> Frames:
+        """Return a clip for window `index` at its own size, gray uint8 (T, H, W)."""
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -288,12 +286,8 @@ class Generated:
     def native(self, index: int, sample: int = 0) -> Frames:
         """Return sample `sample` for window `index` at its own size, gray uint8 (T, H, W)."""
         if self._kept is None or self._kept[:2] != (index, sample):
-            options = self.options.model_copy(
-                update={"fps": self._rate(index)[0], "frames": min(self.options.frames, self.real.rule.length)}
-            )
-            seed = derive_seed(self.seed, "evaluate", self.names[index], sample) % 2**31
-            (clip,) = self.generator(self.real.native(index)[0], seed=seed, num_clips=1, options=options)
-            self._kept = (index, sample, to_gray(clip.frames))
+            seed = derive_seed(self.seed, self.stream, self.names[index], sample) % 2**31
+            self._kept = (index, sample, self.make(index, seed))
         return self._kept[2]
 
     def sample(self, index: int, number: int) -> Frames:
@@ -307,6 +301,35 @@ class Generated:
     def crop(self, index: int) -> Frames | None:
         """See `ClipSet.crop`."""
         return middle(self.native(index))
+
+
+class Generated(Answers):
+    """Clips that weights make, at each real window's own frame rate.
+
+    Args:
+        real: The windows.
+        generator: Makes clips of stills.
+        options: How; a frame rate given here holds for all clips.
+        seed: See `Answers`.
+
+    Attributes:
+        retimed: How many windows have a frame rate outside of what the weights know; their clips are made at
+            the nearest one that they do know.
+    """
+
+    def __init__(
+        self, real: RealWindows, generator: Generator, options: GenerateOptions | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(real, seed)
+        self.generator, self.options = generator, options or GenerateOptions()
+        self.retimed = sum(self._rate(index)[1] for index in range(len(real)))
+
+    def make(self, index: int, seed: int) -> Frames:
+        """See `Answers.make`."""
+        length = min(self.options.frames, self.real.rule.length)
+        options = self.options.model_copy(update={"fps": self._rate(index)[0], "frames": length})
+        (clip,) = self.generator(self.real.native(index)[0], seed=seed, num_clips=1, options=options)
+        return to_gray(clip.frames)
 
     def _rate(self, index: int) -> tuple[float, bool]:
         """Return the frame rate for a window, and whether it is another than the window's own."""

@@ -12,8 +12,8 @@ from us_i2v.evaluation.report import NAMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from us_i2v.evaluation.compare import Curve, Part
     from us_i2v.evaluation.report import Result
+    from us_i2v.evaluation.results import Curve, Part
 
 COLOURS = {"fake": "#c0392b", "real": "#2c3e50", "floor": "#2c3e50", "repeat": "#7f8c8d"}
 TITLES = {"fake": "fake", "floor": "real/real", "repeat": "repeat frame 0"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from us_i2v.evaluation.compare import Comparison, Curve, Decorrelation, Distances, Distribution, Part, Summary
+    from us_i2v.evaluation.results import Comparison, Curve, Decorrelation, Distances, Distribution, Part, Summary
     from us_i2v.metrics.intervals import Interval
 
 FORMAT_VERSION = 1

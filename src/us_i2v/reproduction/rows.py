@@ -7,13 +7,12 @@ counts only if it beats `differences`, `noise` and `random-latent`, which know n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from us_i2v.evaluation.clips import ClipSet, Generated, at_size, middle
+from us_i2v.evaluation.clips import Answers, Generated
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.reproduction.baselines import AddedDifferences, FittedNoise, Maker, RandomAffine
 from us_i2v.reproduction.methods import METHODS, MethodName
-from us_i2v.seeding import derive_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,50 +41,18 @@ BORROWED: dict[str, MethodName] = {"random-latent": "lddm-base", QUIET: "lddm-ba
 """Rows that are made with another row's model."""
 
 
-class Row(ClipSet, Protocol):
-    """A row that can answer a still several times."""
+class Made(Answers):
+    """Clips by a maker that needs nothing but a gray still and a seed."""
 
-    def sample(self, index: int, number: int) -> Frames:
-        """Return answer `number` to window `index` at the evaluation size, uint8 (T, S, S)."""
-        ...
-
-
-class Made:
-    """One clip for the first frame of each real window, by a maker.
-
-    Args:
-        real: The windows.
-        maker: Makes a clip of a gray still and a seed.
-        seed: Base seed: a clip depends on it, on the window's name and on the sample's number only.
-    """
+    stream = "table1"
 
     def __init__(self, real: RealWindows, maker: Maker, seed: int) -> None:
-        self.real, self.maker, self.seed = real, maker, seed
-        self.names, self.groups, self.sources = real.names, real.groups, real.sources
-        self._kept: tuple[int, int, Frames] | None = None
+        super().__init__(real, seed)
+        self.maker = maker
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.real)
-
-    def native(self, index: int, sample: int = 0) -> Frames:
-        """Return answer `sample` to window `index` at its own size, gray uint8 (T, H, W)."""
-        if self._kept is None or self._kept[:2] != (index, sample):
-            seed = derive_seed(self.seed, "table1", self.names[index], sample) % 2**31
-            self._kept = (index, sample, self.maker(self.real.native(index)[0], seed))
-        return self._kept[2]
-
-    def sample(self, index: int, number: int) -> Frames:
-        """See `Row.sample`."""
-        return at_size(self.native(index, number), self.real.rule.size)
-
-    def frames(self, index: int) -> Frames:
-        """See `ClipSet.frames`."""
-        return self.sample(index, 0)
-
-    def crop(self, index: int) -> Frames | None:
-        """See `ClipSet.crop`."""
-        return middle(self.native(index))
+    def make(self, index: int, seed: int) -> Frames:
+        """See `Answers.make`."""
+        return self.maker(self.real.native(index)[0], seed)
 
 
 class RandomLatent:
@@ -117,7 +84,7 @@ def row_title(key: str) -> str:
 
 def build_row(
     key: str, real: RealWindows, windows: ClipSampler, models: Mapping[MethodName, ImageToVideo], seed: int
-) -> Row:
+) -> Answers:
     """Return the row of a key of `REFERENCES` or of `METHODS`, or the one of `QUIET`.
 
     Args:

@@ -14,10 +14,9 @@ from us_i2v.metrics.diversity import diversity_per_still
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from us_i2v.evaluation.clips import ClipSet
+    from us_i2v.evaluation.clips import Answers, ClipSet
     from us_i2v.metrics.extractors import Extractor
     from us_i2v.metrics.lpips import LPIPS
-    from us_i2v.reproduction.rows import Row
     from us_i2v.types import Frames
 
 REALISATIONS = 5
@@ -61,7 +60,7 @@ class Some:
 
 def answer_several(
     real: ClipSet,
-    row: Row,
+    row: Answers,
     indices: Sequence[int],
     samples: int,
     extractors: Mapping[str, Extractor],

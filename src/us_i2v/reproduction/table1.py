@@ -22,10 +22,11 @@ from us_i2v.data.training_clips import ClipSampler, ClipsConfig
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, WeightsError
 from us_i2v.evaluation.clips import RealWindows, WindowRule
-from us_i2v.evaluation.compare import Comparison, compare
+from us_i2v.evaluation.compare import compare
 from us_i2v.evaluation.leaks import check_leaks
 from us_i2v.evaluation.measure import Measured, measure
 from us_i2v.evaluation.networks import Wanted, choose
+from us_i2v.evaluation.results import Comparison
 from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 from us_i2v.reproduction.folders import divided
 from us_i2v.reproduction.methods import METHODS, MethodName, train_method
@@ -37,8 +38,7 @@ from us_i2v.training.runs import gather_clips
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from us_i2v.evaluation.clips import ClipSet
-    from us_i2v.reproduction.rows import Row
+    from us_i2v.evaluation.clips import Answers, ClipSet
     from us_i2v.training.report import Reporter
 
     Progress = Callable[[str], AbstractContextManager[Callable[[int, int, str], None]]]
@@ -178,7 +178,7 @@ class _Bench:
             save_measured(path, found, key)
         return found
 
-    def several(self, name: str, row: Row, identity: str) -> Several | None:
+    def several(self, name: str, row: Answers, identity: str) -> Several | None:
         """Answer the chosen stills several times, or read it back; None if no samples are asked for."""
         samples = self.settings.samples
         if not samples:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from us_i2v.evaluation.compare import Part
+    from us_i2v.evaluation.results import Part
     from us_i2v.reproduction.table1 import RowResult, Table1
 
 FORMAT_VERSION = 1

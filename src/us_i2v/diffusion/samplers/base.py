@@ -1,13 +1,14 @@
 """What every sampler is: one stateless step from level t down to level s < t.
 
 The network has been evaluated already: a step gets the clean sample `x0` that it predicts at t.
-Whatever a method must remember goes in and out as `History`.
+Whatever a method must remember goes in and out as `History`; a method that looks ahead gets `predict`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,9 @@ from torch import Tensor
 from us_i2v.config import Config
 from us_i2v.diffusion.schedule import BaseSchedule, Level
 from us_i2v.errors import ScheduleError
+
+CleanPrediction = Callable[[Tensor, float], Tensor]
+"""The network as a step sees it: (x (B, ...), time) -> the clean sample predicted there."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,11 @@ class Sampler(Config, ABC):
 
     Attributes:
         order: Global order of convergence to the probability-flow ODE; 0 for a random chain.
+        looks_ahead: Whether `step` needs `predict`.
     """
 
     order: ClassVar[int]
+    looks_ahead: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -55,6 +61,7 @@ class Sampler(Config, ABC):
         s: float,
         noise: Tensor | None = None,
         history: History | None = None,
+        predict: CleanPrediction | None = None,
     ) -> tuple[Tensor, History | None]:
         """Advance from t to s.
 
@@ -66,12 +73,13 @@ class Sampler(Config, ABC):
             s: Next time, 0 <= s < t <= 1; at s = 0 the result is `x0` exactly.
             noise: (B, ...), standard normal; needed by a stochastic sampler, ignored by others.
             history: What the step before returned, None at the first.
+            predict: Evaluates the network elsewhere; needed by a sampler that looks ahead, ignored by others.
 
         Returns:
             The sample at s (shape and dtype of x_t), and what the next step needs.
 
         Raises:
-            ScheduleError: If s >= t, a time is outside 0..1, or noise is missing.
+            ScheduleError: If s >= t, a time is outside 0..1, or noise or `predict` is missing.
         """
 
     def _levels(self, schedule: BaseSchedule, t: float, s: float, noise: Tensor | None) -> tuple[Level, Level]:
@@ -86,5 +94,9 @@ class Sampler(Config, ABC):
 
 
 def transition_variance(at_t: Level, at_s: Level) -> float:
-    """Return beta_{t|s} = 1 - alpha_t^2 / alpha_s^2, the variance that the forward chain adds from s to t."""
-    return -math.expm1(at_t.log_alpha_bar - at_s.log_alpha_bar)
+    """Return beta_{t|s} = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2, the variance that is added from s to t.
+
+    Where variance is preserved this is 1 - alpha_t^2 / alpha_s^2. Written with the ratio of the two signal-to-noise
+    ratios, so that no digits are lost between near levels.
+    """
+    return -(at_t.sigma**2) * math.expm1(at_t.log_snr - at_s.log_snr)

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from us_i2v.diffusion.samplers.base import History, Sampler, transition_variance
+from us_i2v.diffusion.samplers.base import CleanPrediction, History, Sampler, transition_variance
 from us_i2v.diffusion.schedule import BaseSchedule
 
 
@@ -44,6 +44,7 @@ class DDIM(Sampler):
         s: float,
         noise: Tensor | None = None,
         history: History | None = None,
+        predict: CleanPrediction | None = None,
     ) -> tuple[Tensor, History | None]:
         """Advance one step; see `Sampler.step`. eps follows from x0, so a clipped x0 stays consistent."""
         at_t, at_s = self._levels(schedule, t, s, noise)

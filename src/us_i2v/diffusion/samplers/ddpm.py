@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from us_i2v.diffusion.samplers.base import History, Sampler, transition_variance
+from us_i2v.diffusion.samplers.base import CleanPrediction, History, Sampler, transition_variance
 from us_i2v.diffusion.schedule import BaseSchedule
 
 
@@ -44,6 +44,7 @@ class DDPM(Sampler):
         s: float,
         noise: Tensor | None = None,
         history: History | None = None,
+        predict: CleanPrediction | None = None,
     ) -> tuple[Tensor, History | None]:
         """Draw x_s; see `Sampler.step`. The last step (s = 0) adds no noise."""
         at_t, at_s = self._levels(schedule, t, s, noise)

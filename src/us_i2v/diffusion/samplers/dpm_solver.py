@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from us_i2v.diffusion.samplers.base import History, Sampler
+from us_i2v.diffusion.samplers.base import CleanPrediction, History, Sampler
 from us_i2v.diffusion.schedule import BaseSchedule
 
 
@@ -40,6 +40,7 @@ class DPMSolver(Sampler):
         s: float,
         noise: Tensor | None = None,
         history: History | None = None,
+        predict: CleanPrediction | None = None,
     ) -> tuple[Tensor, History | None]:
         """Advance one step; see `Sampler.step`."""
         at_t, at_s = self._levels(schedule, t, s, noise)
