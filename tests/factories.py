@@ -36,11 +36,18 @@ SMALL_VECTOR = SMALL_AUTOENCODER.model_copy(update={"latent_mode": "vector", "la
 SMALL_CINN = CINNConfig(blocks=3, hidden=16, depth=1, conditioner=ConditionerConfig(channels=8, size=32, widths=(8, 8)))
 
 
-def small_weights(path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, moving: bool = True) -> Path:
-    """Write untrained weights of both stages; with `moving`, the zero-initialised heads get random values."""
+def small_weights(
+    path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, moving: bool = True, controls: bool = False
+) -> Path:
+    """Write untrained weights of both stages; with `moving`, the zero-initialised heads get random values.
+
+    With `controls`, pressure and slide are conditions.
+    """
     torch.manual_seed(seed)
     autoencoder = Autoencoder(SMALL_AUTOENCODER)
     denoiser_config = SMALL_DENOISER.model_copy(update={"n_labels": len(labels)})
+    if controls:
+        denoiser_config = denoiser_config.model_copy(update={"pressure": True, "slide": True})
     denoiser = Denoiser(denoiser_config, SMALL_AUTOENCODER.latent_shape)
     tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
     tensors |= {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
@@ -58,6 +65,8 @@ def small_weights(path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, mo
         process=ProcessConfig(),
         labels=labels,
         frame_interval_s=0.1,
+        pressure_median=0.02 if controls else None,
+        slide_median=0.03 if controls else None,
         training_groups=("group-1",),
     )
     save_weights(path, header, tensors)

@@ -2,7 +2,8 @@
 
 A safetensors file with a checked header (JSON under the key `us_i2v_latent`) and the tensors
 
-    latent      float32 (K, C_z, T_z, H_z, W_z), in the auto-encoder's units, one a segment of the clip
+    latent      float32 (K, C_z, T_z, H_z, W_z), in the auto-encoder's units: one a segment of the clip, or one (K = 1)
+                longer than T_z, whose overlapping windows make the clip together
 
 A latent means something to its own first stage only. The header therefore names the latent space: a hash of that
 stage's shape and numbers, which weights with another second stage, or stored at half precision, share.
@@ -45,6 +46,8 @@ class LatentHeader(Config):
     weights_sha256: str = Field(description="Hash of the weights file that drew or encoded it.")
     shape: tuple[int, int, int, int, int] = Field(description="(K, C_z, T_z, H_z, W_z).")
     frames: int = Field(ge=2, description="Frames of the clip that it was written with.")
+    fps: float = Field(gt=0, description="Frames a second of that clip.")
+    loop: bool = Field(False, description="Whether that clip closes.")
     seed: int | None = Field(None, ge=0, description="Seed of that clip; empty: taken from a clip.")
     mean: float = Field(description="Mean of its numbers.")
     sd: float = Field(ge=0, description="Their standard deviation.")
@@ -73,7 +76,15 @@ def latent_space(autoencoder: Autoencoder) -> str:
 
 
 def save_latent(
-    path: Path, latent: Tensor, *, space: str, weights_sha256: str, frames: int, seed: int | None = None
+    path: Path,
+    latent: Tensor,
+    *,
+    space: str,
+    weights_sha256: str,
+    frames: int,
+    fps: float,
+    loop: bool = False,
+    seed: int | None = None,
 ) -> None:
     """Write a latent file atomically.
 
@@ -83,6 +94,8 @@ def save_latent(
         space: `latent_space` of the first stage.
         weights_sha256: Hash of the weights file.
         frames: Frames of the clip.
+        fps: Frames a second of the clip.
+        loop: Whether the clip closes.
         seed: Its seed, if it was drawn.
 
     Raises:
@@ -101,6 +114,8 @@ def save_latent(
         weights_sha256=weights_sha256,
         shape=tuple(values.shape),
         frames=frames,
+        fps=fps,
+        loop=loop,
         seed=seed,
         mean=float(values.double().mean()),
         sd=float(values.double().std(correction=0)),
@@ -134,7 +149,9 @@ def load_latent(path: Path, *, space: str, shape: tuple[int, int, int, int]) -> 
     found = tensors.get(_TENSOR)
     if set(tensors) != {_TENSOR} or found is None or found.dtype != torch.float32:
         raise InputError(f"'{path}' holds {sorted(tensors)}; one float32 tensor 'latent' is needed.", _REMEDY)
-    if tuple(found.shape) != header.shape or header.shape[1:] != shape or header.shape[0] < 1:
+    count, channels, length, *place = header.shape
+    fits = length == shape[1] or (count == 1 and length > shape[1])
+    if tuple(found.shape) != header.shape or (channels, *place) != (shape[0], *shape[2:]) or count < 1 or not fits:
         raise InputError(
             f"Latent '{path}' is of shape {tuple(found.shape)}; these weights need (K, {', '.join(map(str, shape))}).",
             _REMEDY,

@@ -4,8 +4,9 @@
           -> render the still itself
 
 Pictures are never generated at the model's size and enlarged: flow, residual and scale are smooth maps, and it
-is the full-size still that is warped, so speckle stays as sharp as it was. Clips longer than the model's go on in
-segments, each with a new latent given the last frame; see `models.continuation`.
+is the full-size still that is warped, so speckle stays as sharp as it was. Clips longer than the model's are stitched:
+one long latent is drawn, all of it told relative to the still. Where that cannot be, they go on in segments, each
+with a new latent given the last frame; see `diffusion.stitching` and `models.continuation`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from us_i2v.generators import (
     refuse_options,
 )
 from us_i2v.latents_file import latent_space
+from us_i2v.lengths import check_latents, is_stitched, segments
 from us_i2v.models.continuation import continued, last_frame
 from us_i2v.models.motion import Motion, warp_mask
 from us_i2v.models.render import SpeckleNoise, render
@@ -148,6 +150,7 @@ class ImageToVideo:
         chosen = options or GenerateOptions()
         self.generator.check(chosen)
         fps = 1 / frame_interval(self.info.frame_interval_s, self.info.interval_range_s, chosen.fps)
+        stitched = is_stitched(self.info, chosen)
         with torch.no_grad(), self._fixed_threads():
             still, mask = self._prepare(image, mask, size)
 
@@ -157,9 +160,12 @@ class ImageToVideo:
                 def drawn(segment: int, seen: Tensor) -> Motion:
                     own = of if segment == 0 else derived(of, "segment", segment)
                     latents.append(self.generator.latents(seen, [own], chosen))
+                    if stitched:
+                        return self.generator.decode_chain(latents[-1], seen, chosen.frames, loop=chosen.loop)
                     return self.generator.decode(latents[-1], seen)
 
-                made = self._one(still, mask, drawn, of, chosen, fps)
+                count = 1 if stitched else self.segments(chosen.frames)
+                made = self._one(still, mask, drawn, count, of, chosen, fps)
                 return replace(made, latent=torch.cat(latents).float().cpu())
 
             return [clip(of) for of in seeds]
@@ -191,7 +197,7 @@ class ImageToVideo:
             ConfigError: As in `__call__`; also fewer than 2 clips.
         """
         if num_clips < 2:
-            raise ConfigError(f"{num_clips} clips were asked for; from one seed to another it takes 2.", "Ask for more.")
+            raise ConfigError(f"{num_clips} clips were asked for; an interpolation takes 2.", "Ask for more.")
         return [
             self(image, mask=mask, seed=blend, options=options, size=size)[0]
             for blend in blends(seed, other, num_clips)
@@ -210,7 +216,7 @@ class ImageToVideo:
         for name, value in wish.items():
             if name in chosen.model_fields_set:
                 raise ConfigError(
-                    f"Prompt '{prompt}' says {name} = {value}, and option '{name}' = {getattr(chosen, name)} was given.",
+                    f"Prompt '{prompt}' says {name} = {value}; the option is given as {getattr(chosen, name)} too.",
                     "Say it in one way only.",
                 )
         return GenerateOptions.parse({**{n: getattr(chosen, n) for n in chosen.model_fields_set}, **wish}, "prompt")
@@ -225,7 +231,7 @@ class ImageToVideo:
         image: Image | str | Path,
         latent: Tensor,
         *,
-        seed: int = 0,
+        seed: Seed = 0,
         mask: Mask | None = None,
         options: GenerateOptions | None = None,
         size: int | None = None,
@@ -234,7 +240,8 @@ class ImageToVideo:
 
         Args:
             image: As in `__call__`.
-            latent: (C_z, T_z, H_z, W_z) as `encode` returns it, or (K, C_z, T_z, H_z, W_z) for K segments.
+            latent: (C_z, T_z, H_z, W_z) as `encode` returns it; (K, C_z, T_z, H_z, W_z) for K segments; or the long
+                latent of a stitched clip, (C_z, L, H_z, W_z) or (1, C_z, L, H_z, W_z).
             seed: Seed of the drawn speckle, the only chance that is left.
             mask: As in `__call__`.
             options: As in `__call__`; `fps` only says how fast the clip is shown. Options that draw the latent
@@ -247,27 +254,21 @@ class ImageToVideo:
             ConfigError: An option does not apply.
         """
         chosen = options or GenerateOptions()
-        refuse_options(chosen, ("steps", "sampler", "guidance", "label", *CONTROLS), "the latent is given, not drawn")
+        drawing = ("steps", "sampler", "guidance", "label", "longer", *CONTROLS)
+        refuse_options(chosen, drawing, "the latent is given, not drawn")
         latents = latent[None] if latent.ndim == 4 else latent
-        shape, known = tuple(latents.shape[1:]), self.info.autoencoder.latent_shape
-        if latents.ndim != 5 or shape != known:
-            raise InputError(
-                f"The latent is of shape {tuple(latent.shape)}; these weights need {known}.",
-                "Encode it with the same weights.",
-            )
-        if self.segments(chosen.frames) > len(latents):
-            raise InputError(
-                f"{chosen.frames} frames need {self.segments(chosen.frames)} latents; {len(latents)} were given.",
-                "Ask for fewer frames.",
-            )
+        stitched = check_latents(self.info, latents, chosen)
 
         def given(segment: int, seen: Tensor) -> Motion:
+            if stitched:
+                return self.generator.decode_chain(latents.float(), seen, chosen.frames, loop=chosen.loop)
             return self.generator.decode(latents[segment : segment + 1].float(), seen)
 
         with torch.no_grad(), self._fixed_threads():
             still, mask = self._prepare(image, mask, size)
             fps = chosen.fps if chosen.fps is not None else 1 / self.info.frame_interval_s
-            return self._one(still, mask, given, seed, chosen, fps)
+            count = 1 if stitched else self.segments(chosen.frames)
+            return self._one(still, mask, given, count, seed, chosen, fps)
 
     def encode(self, frames: Frames, fps: float | None = None) -> Tensor:
         """Turn a clip into the latent that stands for its motion.
@@ -300,8 +301,8 @@ class ImageToVideo:
             return self.generator.encode(torch.from_numpy(to_float(fitted))[None, None])[0]
 
     def segments(self, frames: int) -> int:
-        """Count the latents that a clip of so many frames takes; each one after the first adds 15 frames."""
-        return max(1, -(-(frames - 1) // (self.info.autoencoder.n_frames - 1)))
+        """Count the latents that a clip of so many frames takes segment by segment."""
+        return segments(self.info, frames)
 
     def _prepare(self, image: Image | str | Path, mask: Mask | None, size: int | None) -> tuple[Still, Mask | None]:
         picture = read_still(Path(image)) if isinstance(image, str | Path) else image
@@ -311,15 +312,22 @@ class ImageToVideo:
         return Still.prepare(picture, Fit(self.info.fit, self.info.autoencoder.size)), mask
 
     def _one(
-        self, still: Still, mask: Mask | None, motion_of: MotionOf, seed: int, options: GenerateOptions, fps: float
+        self,
+        still: Still,
+        mask: Mask | None,
+        motion_of: MotionOf,
+        count: int,
+        seed: Seed,
+        options: GenerateOptions,
+        fps: float,
     ) -> GeneratedClip:
-        """Render a clip segment by segment; working memory does not grow with its length."""
+        """Render a clip part by part; besides the clip only its motion, on the model's grid, grows with its length."""
         frames = np.empty((options.frames, *still.picture.shape), np.uint8)
         masks = None if mask is None else np.empty((options.frames, *still.size), np.bool_)
         flows = []
         noise = texture = end = None
         filled, seen, done = still.filled.to(self.device), still.seen, 0
-        for segment in range(self.segments(options.frames)):
+        for segment in range(count):
             motion = still.from_square(motion_of(segment, seen)).scaled(
                 options.motion, options.speckle * self.info.speckle.factor
             )
@@ -330,7 +338,8 @@ class ImageToVideo:
             flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
             if texture is None and options.speckle > 0:
                 texture = still.texture(motion.grid)
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self.info.speckle.correlation)
+                loop = options.frames if options.loop else None
+                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self.info.speckle.correlation, loop)
             per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
             for first in range(0, motion.n_frames, per_part):
                 part = motion.frames(first, first + per_part)

@@ -22,7 +22,8 @@ from us_i2v.config import Config
 from us_i2v.data.atomic import publish, temporary_beside
 from us_i2v.data.transforms import Policy
 from us_i2v.diffusion.prediction import Prediction
-from us_i2v.diffusion.schedule import Cosine, Schedule
+from us_i2v.diffusion.schedule import Cosine, Rectified, Schedule
+from us_i2v.diffusion.shortcut import Shortcut
 from us_i2v.errors import OutputError, WeightsError
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.cinn import CINNConfig, ConditionalFlow
@@ -46,7 +47,26 @@ class ProcessConfig(Config):
     """The diffusion process that a denoiser was trained for."""
 
     schedule: Schedule = Field(default_factory=Cosine, description="t -> (alpha, sigma).")
-    prediction: Prediction = Field("v", description="What the denoiser predicts.")
+    prediction: Prediction = Field("v", description="What the denoiser predicts; flow matching: velocity.")
+    min_snr: float | None = Field(None, gt=0, le=1000, description="Gamma of min-SNR weighting; empty: off.")
+    shortcut: Shortcut | None = Field(None, description="Few-step refinement of flow matching; empty: none.")
+
+    later: ClassVar[tuple[str, ...]] = ("min_snr", "shortcut")
+
+    @property
+    def flow_matching(self) -> bool:
+        """Whether the path from data to noise is straight."""
+        return isinstance(self.schedule, Rectified)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.flow_matching and self.prediction not in ("velocity", "x0"):
+            raise ValueError(f"schedule 'rectified' needs prediction 'velocity' or 'x0', not '{self.prediction}'")
+        if self.flow_matching and self.min_snr is not None:
+            raise ValueError("min_snr does not fit schedule 'rectified', whose times are drawn by weight already")
+        if self.shortcut is not None and not (self.flow_matching and self.prediction == "velocity"):
+            raise ValueError("shortcut needs schedule 'rectified' and prediction 'velocity'")
+        return self
 
 
 class SpeckleConfig(Config):

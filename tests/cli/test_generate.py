@@ -193,7 +193,7 @@ def test_preview_must_be_a_png(us_i2v: Run, generator: FakeGenerator, still: Pat
 
 
 @pytest.mark.parametrize(
-    "option", [("--frames", 513), ("--motion", 4), ("--speckle", -1), ("--sampler", "euler"), ("--fps", 0)]
+    "option", [("--frames", 513), ("--motion", 4), ("--speckle", -1), ("--sampler", "leap-frog"), ("--fps", 0)]
 )
 def test_options_out_of_range(
     us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path, option: tuple[str, object]

@@ -34,6 +34,8 @@ class IdealDenoiser:
         if self.prediction == "x0":
             return x0
         eps = (x_t - level.alpha * x0) / level.sigma
+        if self.prediction == "velocity":
+            return eps - x0
         return eps if self.prediction == "eps" else level.alpha * eps - level.sigma * x0
 
     def transport(self, x_t: Tensor, t: float, s: float) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from us_i2v.diffusion.loss import denoising_loss
+from us_i2v.diffusion.loss import denoising_loss, min_snr_weight
 from us_i2v.diffusion.prediction import Prediction, target
 from us_i2v.diffusion.schedule import Cosine, Linear
 from us_i2v.errors import ScheduleError
@@ -70,3 +70,38 @@ def test_shapes_are_checked() -> None:
         denoising_loss(lambda x, time: x, Linear(), "eps", x0, eps[:1], t)
     with pytest.raises(ScheduleError, match="do not match"):
         denoising_loss(lambda x, time: x, Linear(), "eps", x0, eps, t[:1])
+
+
+@every
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weights_in_plain_floats(prediction: Prediction, gamma: float) -> None:
+    """Hang 2023: the error of x0 counts min(SNR, gamma) times, whatever the network predicts."""
+    schedule = Linear() if prediction != "velocity" else Cosine()
+    for t in (0.001, 0.05, 0.2, 0.5, 0.9, 1.0):
+        level = schedule.at(t)
+        snr = level.alpha**2 / level.sigma**2
+        per_x0 = {  # (error of the output / error of x0)^2
+            "x0": 1.0,
+            "eps": level.alpha**2 / level.sigma**2,
+            "v": 1 / level.sigma**2,
+            "velocity": (level.alpha + level.sigma) ** 2 / level.sigma**2,
+        }[prediction]
+        log_snr = torch.tensor(level.log_snr, dtype=torch.float64)
+        weight = min_snr_weight(prediction, log_snr, gamma).item()
+        assert weight * per_x0 == pytest.approx(min(snr, gamma), rel=1e-12)
+
+
+@every
+def test_min_snr_weights_of_clean_data_are_finite(prediction: Prediction) -> None:
+    weight = min_snr_weight(prediction, torch.tensor([torch.inf]), 5.0).item()
+    assert weight == (5.0 if prediction == "x0" else 0.0)
+
+
+@every
+def test_min_snr_scales_each_samples_loss(prediction: Prediction) -> None:
+    x0, eps, t = draws(4)
+    schedule = Cosine()
+    plain = denoising_loss(lambda x, time: 0.3 * x, schedule, prediction, x0, eps, t)
+    weighted = denoising_loss(lambda x, time: 0.3 * x, schedule, prediction, x0, eps, t, min_snr=5.0)
+    torch.testing.assert_close(weighted, plain * min_snr_weight(prediction, schedule.log_snr(t), 5.0))
+    assert not torch.allclose(weighted, plain)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from us_i2v.diffusion.prediction import Prediction, diffuse, target, to_eps, to_x0
-from us_i2v.diffusion.schedule import Linear
+from us_i2v.diffusion.schedule import Linear, Rectified
 
 from .gaussian import generator
 
@@ -31,6 +31,17 @@ def test_v_by_hand() -> None:
     x_t = diffuse(x0, eps, 0.6, 0.8)
     assert x_t.item() == pytest.approx(3.4)
     assert to_x0("v", torch.tensor([[-1.2]]), x_t, 0.6, 0.8).item() == pytest.approx(3.0)
+
+
+def test_velocity_by_hand() -> None:
+    # On the straight path, t = 0.25: x = 0.75 * 3 + 0.25 * 2 = 2.75, u = 2 - 3 = -1.
+    x0, eps = torch.tensor([[3.0]]), torch.tensor([[2.0]])
+    level = Rectified().at(0.25)
+    assert target("velocity", x0, eps, level.alpha, level.sigma).item() == -1.0
+    x_t = diffuse(x0, eps, level.alpha, level.sigma)
+    assert x_t.item() == 2.75
+    assert to_x0("velocity", torch.tensor([[-1.0]]), x_t, level.alpha, level.sigma).item() == 3.0
+    assert to_eps("velocity", torch.tensor([[-1.0]]), x_t, level.alpha, level.sigma).item() == 2.0
 
 
 @every

@@ -10,9 +10,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, History, Sampler
+from us_i2v.diffusion.prediction import Prediction
+from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, Euler, Heun, History, Sampler
 from us_i2v.diffusion.sampling import sample
-from us_i2v.diffusion.schedule import SCHEDULES, BaseSchedule, Cosine, Linear, time_grid
+from us_i2v.diffusion.schedule import SCHEDULES, BaseSchedule, Cosine, Linear, Rectified, time_grid
 from us_i2v.errors import ScheduleError
 
 from .gaussian import IdealDenoiser, alpha_bars, generator, linear_betas
@@ -23,6 +24,8 @@ VARIANTS: dict[str, Sampler] = {
     "ddim-half": DDIM(eta=0.5),
     "ddim-full": DDIM(eta=1.0),
 }
+DETERMINISTIC = {kind: sampler for kind, sampler in VARIANTS.items() if not sampler.stochastic}
+deterministic_samplers = pytest.mark.parametrize("sampler", DETERMINISTIC.values(), ids=list(DETERMINISTIC))
 all_samplers = pytest.mark.parametrize("sampler", VARIANTS.values(), ids=list(VARIANTS))
 all_schedules = pytest.mark.parametrize("schedule", [kind() for kind in SCHEDULES.values()], ids=list(SCHEDULES))
 
@@ -111,19 +114,56 @@ def test_dpm_solver_equals_the_plain_recursion() -> None:
     torch.testing.assert_close(out, slope * noise + offset, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("sampler", "spacing"), [(Euler(), "uniform"), (Heun(), "uniform"), (Heun(), "quadratic")])
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
+def test_flow_matching_equals_the_plain_recursion(sampler: Sampler, spacing: str, prediction: str) -> None:
+    """x is an affine function of the first noise all along; u = (x - x0) / t on the straight path."""
+    steps, mu, s2 = 7, 0.7, 0.16
+    times = [((steps - i) / steps) ** (2 if spacing == "quadratic" else 1) for i in range(steps + 1)]
+
+    def velocity(x: tuple[float, float], t: float) -> tuple[float, float]:
+        a = s2 * (1 - t) / ((1 - t) ** 2 * s2 + t**2)
+        b = mu * (1 - a * (1 - t))
+        return (x[0] - a * x[0]) / t, (x[1] - a * x[1] - b) / t
+
+    x = (1.0, 0.0)
+    for t, s in itertools.pairwise(times):
+        u = velocity(x, t)
+        if isinstance(sampler, Heun) and s > 0:
+            ahead = velocity((x[0] + (s - t) * u[0], x[1] + (s - t) * u[1]), s)
+            u = ((u[0] + ahead[0]) / 2, (u[1] + ahead[1]) / 2)
+        x = (x[0] + (s - t) * u[0], x[1] + (s - t) * u[1])
+    noise = torch.linspace(-3, 3, 13, dtype=torch.float64).reshape(13, 1)
+    model = IdealDenoiser(Rectified(), prediction)  # type: ignore[arg-type]
+    out = sample(model, Rectified(), prediction, sampler, noise, steps, spacing=spacing)  # type: ignore[arg-type]
+    torch.testing.assert_close(out, x[0] * noise + x[1], rtol=0, atol=1e-12)
+
+
+@all_schedules
+def test_euler_is_ddim_in_other_coordinates(schedule: BaseSchedule) -> None:
+    x, x0 = (torch.randn(3, 2, generator=generator(seed), dtype=torch.float64) for seed in (6, 7))
+    for t, s in ((1.0, 0.7), (0.6, 0.2), (0.1, 0.001), (0.2, 0.0)):
+        a, _ = Euler().step(schedule, x, x0, t, s)
+        b, _ = DDIM().step(schedule, x, x0, t, s)
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 def ode_error(sampler: Sampler, schedule: BaseSchedule, steps: int, start: float, end: float) -> float:
     model = IdealDenoiser(schedule)
     first = torch.linspace(-2, 3, 11, dtype=torch.float64).reshape(11, 1)
     x, history = first, None
     times = [start + (end - start) * i / steps for i in range(steps + 1)]
+
+    def predict(x: Tensor, t: float) -> Tensor:
+        return model(x, torch.full((11,), t, dtype=torch.float64))
+
     for t, s in itertools.pairwise(times):
-        x0 = model(x, torch.full((11,), t, dtype=torch.float64))
-        x, history = sampler.step(schedule, x, x0, t, s, None, history)
+        x, history = sampler.step(schedule, x, predict(x, t), t, s, None, history, predict)
     return float((x - model.transport(first, start, end)).abs().max())
 
 
 @all_schedules
-@pytest.mark.parametrize("sampler", [DDIM(), DPMSolver()], ids=["ddim", "dpm-solver"])
+@deterministic_samplers
 def test_declared_order_of_convergence(sampler: Sampler, schedule: BaseSchedule) -> None:
     errors = [ode_error(sampler, schedule, steps, 0.9, 0.1) for steps in (80, 160, 320, 640)]
     orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
@@ -133,17 +173,18 @@ def test_declared_order_of_convergence(sampler: Sampler, schedule: BaseSchedule)
 
 @all_schedules
 def test_second_order_beats_first_at_equal_steps(schedule: BaseSchedule) -> None:
-    first, second = (ode_error(sampler, schedule, 20, 0.9, 0.1) for sampler in (DDIM(), DPMSolver()))
-    assert second < first / 3
+    first, *second = (ode_error(sampler, schedule, 20, 0.9, 0.1) for sampler in (DDIM(), DPMSolver(), Heun()))
+    assert max(second) < first / 3
 
 
 @all_schedules
-@pytest.mark.parametrize("sampler", [DDIM(), DPMSolver()], ids=["ddim", "dpm-solver"])
+@deterministic_samplers
 def test_whole_run_reaches_the_data(sampler: Sampler, schedule: BaseSchedule) -> None:
-    model = IdealDenoiser(schedule, "v")
+    prediction: Prediction = "velocity" if isinstance(schedule, Rectified) else "v"
+    model = IdealDenoiser(schedule, prediction)
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(9, 1)
     # Quadratic spacing: the constant schedule's sigma grows as sqrt(10 t), too fast for even steps near 0.
-    out = sample(model, schedule, "v", sampler, noise, 200, spacing="quadratic")
+    out = sample(model, schedule, prediction, sampler, noise, 200, spacing="quadratic")
     torch.testing.assert_close(out, model.transport(noise, 1.0, 0.0), rtol=0, atol=0.02)
 
 
@@ -168,6 +209,10 @@ def test_ddpm_step_by_hand() -> None:
         assert out.item() == pytest.approx(mean + 3.0 * math.sqrt(expected), rel=1e-12)
 
 
+def halved(x: Tensor, t: float) -> Tensor:
+    return 0.5 * x - t
+
+
 @all_samplers
 @all_schedules
 def test_contract_step(sampler: Sampler, schedule: BaseSchedule) -> None:
@@ -176,14 +221,14 @@ def test_contract_step(sampler: Sampler, schedule: BaseSchedule) -> None:
         x, x0, noise, old = (torch.randn(2, 3, 4, generator=g, dtype=dtype) for _ in range(4))
         copies = [value.clone() for value in (x, x0, noise, old)]
         history = History(old, schedule.at(0.7).log_snr)
-        out, _ = sampler.step(schedule, x, x0, 0.6, 0.5, noise, history)
+        out, _ = sampler.step(schedule, x, x0, 0.6, 0.5, noise, history, halved)
         assert out.shape == x.shape
         assert out.dtype == dtype
         assert bool(torch.isfinite(out).all())
         assert all(torch.equal(a, b) for a, b in zip(copies, (x, x0, noise, old), strict=True))
-        again, _ = sampler.step(schedule, x, x0, 0.6, 0.5, noise, history)
+        again, _ = sampler.step(schedule, x, x0, 0.6, 0.5, noise, history, halved)
         assert torch.equal(out, again)
-        last, _ = sampler.step(schedule, x, x0, 0.1, 0.0, noise, history)
+        last, _ = sampler.step(schedule, x, x0, 0.1, 0.0, noise, history, halved)
         assert torch.equal(last, x0)
 
 
@@ -205,7 +250,7 @@ def test_contract_one_point_data_is_hit_exactly(sampler: Sampler, schedule: Base
 def test_contract_bad_times(sampler: Sampler, t: float, s: float) -> None:
     x = torch.zeros(1, 1)
     with pytest.raises(ScheduleError):
-        sampler.step(Linear(), x, x, t, s, x)
+        sampler.step(Linear(), x, x, t, s, x, None, halved)
 
 
 @all_samplers
@@ -213,9 +258,19 @@ def test_contract_missing_noise(sampler: Sampler) -> None:
     x = torch.zeros(1, 1)
     if sampler.stochastic:
         with pytest.raises(ScheduleError, match="no noise"):
-            sampler.step(Linear(), x, x, 0.5, 0.4)
+            sampler.step(Linear(), x, x, 0.5, 0.4, predict=halved)
     else:
-        sampler.step(Linear(), x, x, 0.5, 0.4)
+        sampler.step(Linear(), x, x, 0.5, 0.4, predict=halved)
+
+
+@all_samplers
+def test_contract_missing_network(sampler: Sampler) -> None:
+    x = torch.zeros(1, 1)
+    if sampler.looks_ahead:
+        with pytest.raises(ScheduleError, match="no network"):
+            sampler.step(Linear(), x, x, 0.5, 0.4, x)
+    else:
+        sampler.step(Linear(), x, x, 0.5, 0.4, x)
 
 
 def test_config_round_trip() -> None:

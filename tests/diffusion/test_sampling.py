@@ -6,7 +6,7 @@ from torch import Tensor
 
 from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, DPMSolver
 from us_i2v.diffusion.sampling import sample
-from us_i2v.diffusion.schedule import Cosine, Linear, time_grid
+from us_i2v.diffusion.schedule import Cosine, Linear, Rectified, time_grid
 from us_i2v.errors import ScheduleError
 from us_i2v.seeding import per_sample_noise
 
@@ -57,6 +57,33 @@ def test_model_sees_the_grid_and_progress_counts() -> None:
     sample(model, Linear(), "eps", DDIM(), torch.zeros(2, 1), 5, progress=lambda i, n: done.append((i, n)))
     assert seen == pytest.approx(time_grid(Linear(), 5)[:-1])
     assert done == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize(("kind", "evaluations"), [("euler", 5), ("dpm-solver", 5), ("heun", 9)])
+def test_network_evaluations(kind: str, evaluations: int) -> None:
+    seen: list[float] = []
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return x
+
+    sample(model, Rectified(), "velocity", SAMPLERS[kind](), torch.zeros(2, 1), 5)
+    assert len(seen) == evaluations
+    assert min(seen) == pytest.approx(0.2)
+
+
+def test_a_look_ahead_is_clipped_too() -> None:
+    noise = torch.full((1, 1), 4.0, dtype=torch.float64)
+    looks: list[float] = []
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        looks.append(float(x))
+        return torch.full_like(x, 10.0)  # a clean sample far out of the bound
+
+    out = sample(model, Rectified(), "x0", SAMPLERS["heun"](), noise, 2, clip_x0=1.0)
+    assert float(out) == 1.0
+    # Half way from 4 to 1, whether the velocity is taken at the start or at the end of the step.
+    assert looks == pytest.approx([4.0, 2.5, 2.5])
 
 
 def test_clip_bounds_x0_at_every_step() -> None:

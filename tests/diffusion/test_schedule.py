@@ -9,7 +9,17 @@ import torch
 from pydantic import TypeAdapter
 
 from us_i2v.diffusion.prediction import diffuse
-from us_i2v.diffusion.schedule import SCHEDULES, BaseSchedule, Constant, Cosine, Linear, Schedule, time_grid
+from us_i2v.diffusion.schedule import (
+    SCHEDULES,
+    BaseSchedule,
+    Constant,
+    Cosine,
+    Linear,
+    Rectified,
+    Schedule,
+    VariancePreserving,
+    time_grid,
+)
 from us_i2v.errors import ConfigError, ScheduleError
 
 from .gaussian import alpha_bars, generator, linear_betas
@@ -28,10 +38,12 @@ def test_contract(schedule: BaseSchedule) -> None:
     alpha, sigma = schedule.alpha_sigma(t)
     assert alpha[0] == 1
     assert sigma[0] == 0
-    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t), rtol=0, atol=1e-14)
+    preserving = isinstance(schedule, VariancePreserving)
+    kept = alpha**2 + sigma**2 if preserving else alpha + sigma
+    torch.testing.assert_close(kept, torch.ones_like(t), rtol=0, atol=1e-14)
     assert bool((alpha.diff() < 0).all())
     assert bool((sigma.diff() >= 0).all())
-    assert alpha[-1] > 0
+    assert bool(alpha[-1] > 0) == preserving
     log_snr = schedule.log_snr(t)
     assert log_snr[0] == math.inf
     assert bool((log_snr.diff() < 0).all())
@@ -144,6 +156,31 @@ def test_training_times_are_the_chain() -> None:
     schedule = Constant(timesteps=4)
     u = torch.tensor([0.0, 0.2499, 0.25, 0.5, 0.9999])
     assert schedule.training_times(u).tolist() == [0.25, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_straight_path_by_hand() -> None:
+    level = Rectified().at(0.25)
+    assert (level.alpha, level.sigma) == (0.75, 0.25)
+    assert level.log_snr == pytest.approx(2 * math.log(3), rel=1e-15)
+    assert Rectified().at(1.0).log_snr == -math.inf
+
+
+def test_logit_normal_times() -> None:
+    """Quantiles of the normal law, stated from tables: 0.8413 is 1 standard deviation, 0.9772 is 2."""
+    schedule = Rectified(mean=0.5, sd=2.0)
+    u = torch.tensor([0.5, 0.841344746, 0.158655254, 0.977249868], dtype=torch.float64)
+    logits = [0.5, 2.5, -1.5, 4.5]
+    expected = torch.tensor([1 / (1 + math.exp(-x)) for x in logits], dtype=torch.float64)
+    torch.testing.assert_close(schedule.training_times(u), expected, rtol=1e-7, atol=0)
+    uniform = torch.rand(100_000, generator=generator(3))
+    t = Rectified().training_times(uniform)
+    assert t.dtype == torch.float32
+    logit = torch.logit(t.double())
+    assert abs(float(logit.mean())) < 4 / math.sqrt(100_000)
+    assert abs(float(logit.var()) - 1) < 4 * math.sqrt(2 / 100_000)
+    ends = Rectified().training_times(torch.tensor([0.0, 1.0 - 2**-24]))
+    assert 0 < ends[0] < 0.01
+    assert 0.99 < ends[1] < 1
 
 
 @by_kind

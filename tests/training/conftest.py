@@ -34,8 +34,13 @@ def write_clip(path: Path, seed: int, *, frames: int = 20, flow: bool = False) -
 
 @pytest.fixture
 def clips_folder(tmp_path: Path) -> Path:
+    """See `make_clips_folder`."""
+    return make_clips_folder(tmp_path)
+
+
+def make_clips_folder(root: Path) -> Path:
     """Six clips of three groups with a stated split; the last two know their flow."""
-    folder = tmp_path / "clips"
+    folder = root / "clips"
     folder.mkdir()
     rows = []
     for k in range(6):

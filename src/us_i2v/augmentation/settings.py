@@ -7,7 +7,9 @@ would lie side by side under one manifest. Which shard runs is no setting, nor i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -31,13 +33,29 @@ class AugmentSettings(Config):
     ending: str = Field(default="mp4", description="Format of the clips.")
     exact: bool = Field(default=False, description="Write video without loss.")
     size: int | None = Field(default=None, ge=16, description="Output size in pixels; None: the still's own.")
+    own_label: bool = Field(default=False, description="Condition each clip on its still's class, where known.")
     options: GenerateOptions = Field(default=GenerateOptions(), description="How clips are generated.")
     weights_sha256: str = Field(default="", description="Hash of the weights file.")
     sources_sha256: str = Field(default="", description="Hash of all stills, masks, labels and groups.")
 
+    later: ClassVar[tuple[str, ...]] = ("own_label",)
+
     def sha256(self) -> str:
         """Return the hash of the settings file's text."""
         return hashlib.sha256(self.dump().encode()).hexdigest()
+
+
+def check_own_label(labels: Sequence[str], label: str | None) -> None:
+    """Raise `ConfigError` if stills cannot be conditioned on their own classes.
+
+    Args:
+        labels: Classes that the weights know.
+        label: Class that is asked for all stills.
+    """
+    if label is not None:
+        raise ConfigError(f"Both one label ('{label}') and each still's own were asked for.", "Drop one of them.")
+    if not labels:
+        raise ConfigError("Each still's own label was asked for; these weights know no classes.", "Drop --own-label.")
 
 
 def check_settings(out: Path, settings: AugmentSettings) -> None:

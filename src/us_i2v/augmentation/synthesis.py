@@ -22,6 +22,7 @@ from us_i2v.augmentation.settings import AugmentSettings, check_settings, pin_se
 from us_i2v.data.masks import read_masks
 from us_i2v.data.stills import read_still
 from us_i2v.errors import InputError
+from us_i2v.generators import CONTROLS
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
 from us_i2v.types import Image, Mask
 
@@ -69,6 +70,7 @@ def synthesise(
     fps: float,
     shard: Shard = Shard(),  # noqa: B008 (frozen)
     progress: Progress = lambda done, total, name: None,
+    labels: Sequence[str] = (),
 ) -> Outcome:
     """Make all clips of a shard that are not there yet, then the manifest.
 
@@ -80,6 +82,7 @@ def synthesise(
         fps: Frame rate of the clips, for the manifest.
         shard: Which part of the plan to run.
         progress: Told about every job.
+        labels: Classes that the weights know; a still of one of them is conditioned on it.
 
     Returns:
         What was done. Stills or masks that cannot be read are skipped and listed; nothing else is.
@@ -93,7 +96,7 @@ def synthesise(
     outcome = Outcome()
     with _staging(out, shard) as staging:
         pin_settings(out, settings, staging)
-        _run(generator, shard.select(jobs), out, settings, staging, outcome, progress)
+        _run(generator, shard.select(jobs), out, settings, staging, outcome, progress, labels)
         common = {
             "weights_sha256": settings.weights_sha256,
             "frames": str(settings.options.frames),
@@ -112,6 +115,7 @@ def _run(
     staging: Path,
     outcome: Outcome,
     progress: Progress,
+    labels: Sequence[str],
 ) -> None:
     writing: Future[None] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:
@@ -120,7 +124,7 @@ def _run(
                 outcome.present += 1
             elif job.source.name not in outcome.unreadable:
                 try:
-                    clip = _make(generator, job, settings)
+                    clip = _make(generator, job, settings, labels)
                 except InputError as error:
                     outcome.unreadable[job.source.name] = " ".join(error.message.split())
                 else:
@@ -135,12 +139,27 @@ def _run(
             writing.result()
 
 
-def _make(generator: Generator, job: Job, settings: AugmentSettings) -> GeneratedClip:
+def _make(generator: Generator, job: Job, settings: AugmentSettings, labels: Sequence[str]) -> GeneratedClip:
     still = read_still(job.source.path)
     size = (still.shape[0], still.shape[1])
     mask = read_masks(job.source.masks, size) if job.source.masks else None
-    (clip,) = generator(still, mask=mask, seed=job.seed, num_clips=1, options=settings.options, size=settings.size)
+    options = options_for(job.source.label, labels, settings.options)
+    (clip,) = generator(still, mask=mask, seed=job.seed, num_clips=1, options=options, size=settings.size)
     return clip
+
+
+def options_for(label: str | None, labels: Sequence[str], options: GenerateOptions) -> GenerateOptions:
+    """Add a still's class to the options, if the weights know it; capitals do not matter.
+
+    Guidance goes where nothing is left to guide by.
+    """
+    if not labels:
+        return options
+    known = next((name for name in labels if label is not None and name.casefold() == label.casefold()), None)
+    if known is not None:
+        return options.model_copy(update={"label": known})
+    guided = any(getattr(options, name) is not None for name in CONTROLS)
+    return options if guided else options.model_copy(update={"guidance": None})
 
 
 def _write(clip: GeneratedClip, path: Path, settings: AugmentSettings, staging: Path) -> None:

@@ -13,6 +13,7 @@ from us_i2v.cli import (
     convert,
     devices,
     evaluate,
+    finetune,
     generate,
     inspect,
     phantom,
@@ -61,6 +62,7 @@ app.command("phantom")(phantom.command)
 app.command("train-ae")(train_ae.command)
 app.command("train-ldm")(train_ldm.command)
 app.command("train-cinn")(train_cinn.command)
+app.command("finetune")(finetune.command)
 app.command("transfer")(transfer.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(reproduce.app, name="reproduce")

@@ -28,6 +28,8 @@ def command(
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     frames: opt.Frames = None,
+    loop: opt.Loop = None,
+    longer: opt.Longer = None,
     fps: opt.Fps = None,
     motion: opt.Motion = None,
     speckle: opt.Speckle = None,
@@ -35,7 +37,15 @@ def command(
     steps: opt.Steps = None,
     sampler: opt.Sampler = None,
     label: opt.Label = None,
+    own_label: Annotated[
+        bool,
+        typer.Option("--own-label", help="Condition each clip on its still's class, where the weights know it."),
+    ] = False,
     guidance: opt.Guidance = None,
+    strength: opt.Strength = None,
+    pressure: opt.Pressure = None,
+    slide: opt.Slide = None,
+    prompt: opt.Prompt = None,
     texture: opt.Texture = None,
     exact: opt.Exact = False,
     device: opt.Device = "auto",
@@ -48,7 +58,7 @@ def command(
     """
     from us_i2v.augmentation.outputs import clip_name
     from us_i2v.augmentation.planning import Shard, check_apart, collect_sources, plan_jobs, sources_sha256
-    from us_i2v.augmentation.settings import AugmentSettings
+    from us_i2v.augmentation.settings import AugmentSettings, check_own_label
     from us_i2v.augmentation.synthesis import synthesise
     from us_i2v.cli.progress import counting
     from us_i2v.data.datasets import find_samples
@@ -68,10 +78,19 @@ def command(
         guidance=guidance,
         fps=fps,
         texture=texture,
+        loop=loop,
+        longer=longer,
+        strength=strength,
+        pressure=pressure,
+        slide=slide,
     )
     sources = collect_sources(find_samples(data), root)
     jobs = plan_jobs(sources, clips_per_image=clips_per_image, balance=balance, seed=seed, ending=ext)
     generator = ImageToVideo.from_pretrained(weights, device)
+    if prompt is not None:
+        options = generator.prompted(prompt, options)
+    if own_label:
+        check_own_label(generator.info.labels, options.label)
     settings = AugmentSettings(
         clips_per_image=clips_per_image,
         balance=balance,
@@ -79,13 +98,15 @@ def command(
         ending=ext,
         exact=exact,
         size=opt.parse_size(size),
+        own_label=own_label,
         options=options,
         weights_sha256=generator.weights_sha256,
         sources_sha256=sources_sha256(sources),
     )
     rate = options.fps if options.fps is not None else 1 / generator.info.frame_interval_s
+    known = generator.info.labels if own_label else ()
     with counting("augment") as progress:
-        outcome = synthesise(generator, jobs, out, settings, fps=rate, shard=part, progress=progress)
+        outcome = synthesise(generator, jobs, out, settings, fps=rate, shard=part, progress=progress, labels=known)
     typer.echo(f"{out}: {outcome.made} clips made, {outcome.present} already there")
     if outcome.unreadable:
         typer.echo(f"{len(outcome.unreadable)} stills could not be read and were skipped:", err=True)

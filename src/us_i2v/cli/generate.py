@@ -18,7 +18,16 @@ from us_i2v.cli import options as opt
 from us_i2v.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from us_i2v.pipeline import GeneratedClip, GenerateOptions, ImageToVideo
+    from us_i2v.seeding import Seed
     from us_i2v.types import Image, Mask
+
+    MakeClip = Callable[[Image, Mask | None, Seed, int | None], GeneratedClip]
+    """(still, mask, seed, size of the longer side) -> clip."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Request:
 
     image: Path
     masks: tuple[Path, ...]
-    seed: int
+    seed: Seed
     output: Path
 
 
@@ -63,6 +72,8 @@ def command(
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     frames: opt.Frames = None,
+    loop: opt.Loop = None,
+    longer: opt.Longer = None,
     fps: opt.Fps = None,
     motion: opt.Motion = None,
     speckle: opt.Speckle = None,
@@ -71,6 +82,22 @@ def command(
     sampler: opt.Sampler = None,
     label: opt.Label = None,
     guidance: opt.Guidance = None,
+    strength: opt.Strength = None,
+    pressure: opt.Pressure = None,
+    slide: opt.Slide = None,
+    prompt: opt.Prompt = None,
+    interpolate: Annotated[
+        int | None,
+        typer.Option("--interpolate", metavar="SEED2", min=0, help="Make the clips on the way from SEED to SEED2."),
+    ] = None,
+    latent: Annotated[
+        Path | None,
+        typer.Option("--latent", metavar="FILE", help="Take the motion that --save-latent kept; --seed draws speckle."),
+    ] = None,
+    save_latent: Annotated[
+        Path | None,
+        typer.Option("--save-latent", metavar="FILE.safetensors", help="Keep the motion of the first clip."),
+    ] = None,
     texture: opt.Texture = None,
     exact: opt.Exact = False,
     device: opt.Device = "auto",
@@ -85,8 +112,11 @@ def command(
     from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
     out_size = opt.parse_size(size)
-    requests = plan_requests(images, mask or [], output, seed, num_clips, ext)
-    check_outputs([request.output for request in requests], images, preview)
+    check_sources(latent, save_latent, interpolate, num_clips, prompt)
+    requests = plan_requests(images, mask or [], output, seed, num_clips, ext, interpolate)
+    check_outputs([request.output for request in requests], [*images, *([latent] if latent else [])], preview)
+    if save_latent is not None:
+        check_latent_output(save_latent, [*images, *(mask or [])])
     for request in requests[::num_clips]:
         read_inputs(request)
     options = opt.generate_options(
@@ -99,33 +129,135 @@ def command(
         guidance=guidance,
         fps=fps,
         texture=texture,
+        loop=loop,
+        longer=longer,
+        strength=strength,
+        pressure=pressure,
+        slide=slide,
     )
     generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS)
+    if prompt is not None:
+        options = generator.prompted(prompt, options)
+    make = drawn_clips(generator, options) if latent is None else driven_clips(generator, options, latent)
     for request in requests:
         still, still_mask = read_inputs(request)
-        (clip,) = generator(still, mask=still_mask, seed=request.seed, num_clips=1, options=options, size=out_size)
+        clip = make(still, still_mask, request.seed, out_size)
         make_folder(request.output.parent)
         write_result(clip, request.output, exact=exact)
         if preview is not None and request is requests[0]:
             make_folder(preview.parent)
             write_strip(preview, clip.frames, clip.masks)
+        if save_latent is not None and request is requests[0] and clip.latent is not None:
+            make_folder(save_latent.parent)
+            loop, count = options.loop, len(clip.frames)
+            write_latent(save_latent, clip.latent, generator, frames=count, fps=clip.fps, loop=loop, seed=seed)
         n, height, width = clip.frames.shape[:3]
         typer.echo(
-            f"{request.output}: {n} frames, {width}x{height}, {clip.fps:.4g} fps, seed {request.seed}, "
+            f"{request.output}: {n} frames, {width}x{height}, {clip.fps:.4g} fps, seed {seed_text(request.seed)}, "
             f"weights {generator.info.kind} {generator.weights_sha256[:12]}"
         )
 
 
+def drawn_clips(generator: ImageToVideo, options: GenerateOptions) -> MakeClip:
+    """Clips whose motion the seed draws."""
+
+    def make(still: Image, mask: Mask | None, seed: Seed, size: int | None) -> GeneratedClip:
+        return generator(still, mask=mask, seed=seed, num_clips=1, options=options, size=size)[0]
+
+    return make
+
+
+def driven_clips(generator: ImageToVideo, options: GenerateOptions, path: Path) -> MakeClip:
+    """Clips with the motion of a latent file; length, rate and loop are that file's unless given.
+
+    Raises:
+        InputError: The file does not fit the weights.
+        ConfigError: An option is given that draws a latent.
+    """
+    from us_i2v.latents_file import load_latent
+
+    shape = generator.info.autoencoder.latent_shape
+    saved = load_latent(path, space=generator.latent_space, shape=shape)
+    header = saved.header
+    kept = {"frames": header.frames, "fps": header.fps, "loop": header.loop}
+    options = options.model_copy(update={k: v for k, v in kept.items() if k not in options.model_fields_set})
+
+    def make(still: Image, mask: Mask | None, seed: Seed, size: int | None) -> GeneratedClip:
+        return generator.animate(still, saved.latent, seed=seed, mask=mask, options=options, size=size)
+
+    return make
+
+
+def check_sources(
+    latent: Path | None, save_latent: Path | None, interpolate: int | None, num_clips: int, prompt: str | None
+) -> None:
+    """Raise `ConfigError` for ways to choose the motion that exclude each other."""
+    if latent is not None:
+        others = {"interpolate": interpolate, "save-latent": save_latent, "prompt": prompt}
+        for name, value in others.items():
+            if value is not None:
+                raise ConfigError(
+                    f"Option '{name}' = {value} was given; the motion is that of '{latent}'.", f"Leave --{name} out."
+                )
+    if interpolate is not None and num_clips < 2:
+        raise ConfigError(
+            f"{num_clips} clip was asked for on the way to seed {interpolate}; it takes 2 or more.",
+            "Add --num-clips 5.",
+        )
+
+
+def check_latent_output(path: Path, inputs: list[Path]) -> None:
+    """Raise an error unless a latent can be kept at `path`, and that is none of the inputs."""
+    from us_i2v.augmentation.outputs import check_writable
+
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"Latent '{path}' does not end in .safetensors.", "Choose another name.")
+    if path.resolve() in {other.resolve() for other in inputs}:
+        raise OutputError(f"Latent '{path}' would overwrite a file that is read.", "Choose another name.")
+    check_writable(path)
+
+
+def write_latent(
+    path: Path,
+    latent: torch.Tensor,
+    generator: ImageToVideo,
+    *,
+    frames: int,
+    fps: float,
+    loop: bool = False,
+    seed: int | None = None,
+) -> None:
+    """Write a latent of these weights, see `latents_file.save_latent`."""
+    from us_i2v.latents_file import save_latent
+
+    space, sha256 = generator.latent_space, generator.weights_sha256
+    save_latent(path, latent, space=space, weights_sha256=sha256, frames=frames, fps=fps, loop=loop, seed=seed)
+
+
+def seed_text(seed: Seed) -> str:
+    """Say a seed: "3", or "3 to 9 at 0.25"."""
+    return str(seed) if isinstance(seed, int) else f"{seed.first} to {seed.second} at {seed.share:.3g}"
+
+
 def plan_requests(
-    images: list[Path], masks: list[Path], output: Path, seed: int, num_clips: int, ext: str
+    images: list[Path],
+    masks: list[Path],
+    output: Path,
+    seed: int,
+    num_clips: int,
+    ext: str,
+    interpolate: int | None = None,
 ) -> list[Request]:
     """Say which clip goes where: one to `output` itself, several into the folder `output`.
+
+    The seeds are `seed`, `seed` + 1, ..., or lead to the seed `interpolate`.
 
     Raises:
         ConfigError: `output` is a file though there are several clips, masks and stills do not pair up, or
             two stills would be written to one file.
     """
     from us_i2v.augmentation.outputs import clip_name
+    from us_i2v.seeding import blends
 
     if len(images) > 1 and masks and len(masks) != len(images):
         raise ConfigError(
@@ -147,15 +279,15 @@ def plan_requests(
             f"Stills '{first}' and '{second}' would both be written to '{stem}.{ext}'.",
             "Generate them in two runs.",
         )
+    seeds: Sequence[Seed] = [seed + k for k in range(num_clips)]
+    names = [f"_seed{own}" for own in seeds]
+    if interpolate is not None:
+        seeds = blends(seed, interpolate, num_clips)
+        names = [f"_seed{seed}to{interpolate}_{k:0{len(str(num_clips - 1))}}" for k in range(num_clips)]
     return [
-        Request(
-            image,
-            own_masks,
-            seed + k,
-            output / clip_name(f"{image.stem}_seed{seed + k}" if num_clips > 1 else image.stem, ext),
-        )
+        Request(image, own_masks, own, output / clip_name(image.stem + (name if num_clips > 1 else ""), ext))
         for image, own_masks in pairs
-        for k in range(num_clips)
+        for own, name in zip(seeds, names, strict=True)
     ]
 
 

@@ -24,13 +24,39 @@ Fps = Annotated[
     float | None,
     typer.Option("--fps", help="Frame rate. [default: the one that the weights were trained at]"),
 ]
+Loop = Annotated[
+    bool | None,
+    typer.Option("--loop", help="Close the clip: its last frame leads into its first.", show_default=False),
+]
+Longer = Annotated[
+    str | None,
+    typer.Option("--longer", help="How frames from 17 on are made: stitch or reseed; see docs/long-clips.md."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same still, seed and settings: same clip.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps. [default: the sampler's own]")]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="ddpm, ddim or dpm-solver. [default: dpm-solver]")]
 Motion = Annotated[float | None, typer.Option("--motion", help="Scales the motion, 0 to 3. [default: 1]")]
 Speckle = Annotated[float | None, typer.Option("--speckle", help="Scales the change of speckle, 0 to 1. [default: 1]")]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", help="Motion to draw, 0 to 4, 1 = the training clips' median; see docs/controls.md."),
+]
+Pressure = Annotated[
+    float | None,
+    typer.Option("--pressure", help="Compression at the end, -4 to 4, < 0 = release; for weights that know it."),
+]
+Slide = Annotated[
+    float | None,
+    typer.Option("--slide", help="Slide at the end, -4 to 4, > 0 = to the right; for weights that know it."),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", help="The same in words: 'slow compression, malignant, slight slide left'."),
+]
 Label = Annotated[str | None, typer.Option("--label", help="Class to condition on, for weights that know classes.")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Strength of guidance by the label.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="Strength of guidance by label and motion conditions.")
+]
 Texture = Annotated[
     str | None,
     typer.Option("--texture", help="How speckle change is drawn: stationary or additive. [default: stationary]"),

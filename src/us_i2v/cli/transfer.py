@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from us_i2v.cli import options as opt
-from us_i2v.cli.generate import check_outputs, plan_requests, read_inputs
+from us_i2v.cli.generate import check_latent_output, check_outputs, plan_requests, read_inputs, write_latent
 from us_i2v.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def command(
         Path | None,
         typer.Option("--preview", metavar="STRIP.png", help="Also write a strip of 8 frames of the first clip."),
     ] = None,
+    save_latent: Annotated[
+        Path | None,
+        typer.Option("--save-latent", metavar="FILE.safetensors", help="Keep the motion, for `generate --latent`."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the drawn speckle.")] = 0,
     weights: opt.Weights = None,
     frames: opt.Frames = None,
@@ -96,6 +100,8 @@ def command(
     check_spacing(stride, dt)
     requests = plan_requests(images, mask or [], output, seed, 1, ext)
     check_outputs([request.output for request in requests], [driver, *images], preview)
+    if save_latent is not None:
+        check_latent_output(save_latent, [driver, *images, *(mask or [])])
     reader = open_clip(driver)
     for request in requests:
         read_inputs(request)
@@ -103,6 +109,8 @@ def command(
     chosen = choose_frames(reader, generator, start, stride, dt, options.frames)
     latents = encode(reader, generator, chosen)
     options = options.model_copy(update={"fps": chosen.fps})
+    if save_latent is not None:
+        write_latent(save_latent, latents, generator, frames=options.frames, fps=chosen.fps)
     for request in requests:
         still, still_mask = read_inputs(request)
         clip = generator.animate(still, latents, seed=seed, mask=still_mask, options=options, size=out_size)

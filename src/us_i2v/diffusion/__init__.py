@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from us_i2v.diffusion.guidance import ClassifierFreeGuidance
-from us_i2v.diffusion.loss import denoising_loss
+from us_i2v.diffusion.loss import denoising_loss, min_snr_weight
 from us_i2v.diffusion.prediction import Denoiser, Prediction, diffuse, target, to_eps, to_x0
 from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, AnySampler, DPMSolver, Euler, Heun, History, Sampler
 from us_i2v.diffusion.sampling import sample
@@ -20,6 +20,7 @@ from us_i2v.diffusion.schedule import (
     VariancePreserving,
     time_grid,
 )
+from us_i2v.diffusion.shortcut import Shortcut, shortcut_loss
 
 __all__ = [
     "DDIM",
@@ -42,11 +43,14 @@ __all__ = [
     "Rectified",
     "Sampler",
     "Schedule",
+    "Shortcut",
     "Spacing",
     "VariancePreserving",
     "denoising_loss",
     "diffuse",
+    "min_snr_weight",
     "sample",
+    "shortcut_loss",
     "target",
     "time_grid",
     "to_eps",

@@ -1,6 +1,14 @@
-"""Going on from a clip's last frame: motions of successive segments, all told relative to the first still.
+"""Clips longer than the model's: motions of several windows told as one, relative to the first still.
 
-A segment's motion is relative to the frame that it starts from, which is itself the still moved. Displacements add,
+Windows of a stitched clip overlap and are relative to the still themselves. Where two of them tell a frame,
+
+    field = (1 - w) field_k + w field_(k+1),     w_j = sin^2(pi j / 2 J)     (frame j of the J shared ones)
+
+(scale in squares). The later window begins at rest as every window does: w_0 = 0 hides that. In a loop the last one
+runs backwards from the still that the clip returns to.
+
+Segments instead follow each other. A segment's motion is relative to the frame that it starts from, which is itself
+the still moved. Displacements add,
 
     flow(p) = flow_2(p) + flow_1(p + flow_2(p))
 
@@ -16,6 +24,7 @@ a decoder that paints has its means added, since each is "painted frame minus st
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +32,8 @@ import torch
 from us_i2v.models.motion import Motion, warp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
 _OUTSIDE = -1
@@ -70,3 +81,61 @@ def continued(end: Motion, motion: Motion, *, painted: bool) -> Motion:
         scale=passing(end.scale.square(), (new.gate * new.scale).square()).sqrt(),
         anchor=_OUTSIDE,
     )
+
+
+def joined(parts: Iterable[Motion], hop: int, n_frames: int, *, loop: bool = False) -> Motion:
+    """Join windows that overlap in time.
+
+    Args:
+        parts: Windows in order, all relative to the still, on one grid; window k begins at frame k `hop`. In a
+            loop the last one begins at the frame after the clip's last, which is the still again, and runs
+            backwards.
+        hop: Frames from one window's beginning to the next one's, at least half a window.
+        n_frames: Frames of the clip; what windows tell beyond is left out.
+        loop: See `parts`.
+
+    Returns:
+        The clip's motion, gate folded into mean and scale, anchored in frame 0.
+    """
+    windows = iter(parts)
+    window, following = next(windows), next(windows, None)
+    total = _empty(window, n_frames)
+    start = 0
+    while True:
+        closing = loop and following is None
+        shared = window.n_frames - hop
+        rise = torch.sin(torch.arange(shared, device=window.flow.device) / shared * (math.pi / 2)).square()
+        share = window.flow.new_ones(window.n_frames)
+        if start > 0:
+            share[:shared] = rise
+        if following is not None:
+            share[hop:] = 1 - rise
+        if closing:  # Frame j of it is frame n_frames - j of the clip.
+            first = n_frames - window.n_frames + 1
+            share = torch.cat([share.new_zeros(window.n_frames - 1 - shared), rise])
+            window = window.map(lambda x: x.flip(2)[:, :, :-1])
+        else:
+            first = start
+        _add(total, window, share, first)
+        if following is None:
+            break
+        window, following = following, next(windows, None)
+        start += hop
+    return Motion(total.flow, total.gain, total.gate, total.mean, total.scale.sqrt(), anchor=0)
+
+
+def _empty(like: Motion, n_frames: int) -> Motion:
+    """Return fields of zeros with gate 1, to add to."""
+    empty = like.map(lambda x: x.new_zeros((*x.shape[:2], n_frames, *x.shape[3:])))
+    return Motion(empty.flow, empty.gain, empty.gate + 1, empty.mean, empty.scale, anchor=0)
+
+
+def _add(total: Motion, window: Motion, share: Tensor, first: int) -> None:
+    """Add a window's share, in place; scale is summed in squares."""
+    count = min(window.n_frames, total.n_frames - first)
+    here, weight = slice(first, first + count), share[:count, None, None]
+    window = window.first(count)
+    total.flow[:, :, here] += weight * window.flow
+    total.gain[:, :, here] += weight * window.gain
+    total.mean[:, :, here] += weight * (window.gate * window.mean)
+    total.scale[:, :, here] += weight * (window.gate * window.scale).square()

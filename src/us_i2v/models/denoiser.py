@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from us_i2v.config import Config
+from us_i2v.errors import ConfigError
 from us_i2v.models.blocks import (
     FactorisedBlock,
     StillPyramid,
@@ -47,8 +48,9 @@ class DenoiserConfig(Config):
     dropout: float = Field(0.1, ge=0, le=1, description="Probability of hiding each condition in training.")
     pressure: bool = Field(False, description="Compression at the clip's end as a condition.")
     slide: bool = Field(False, description="Sideways displacement at the clip's end as a condition.")
+    step_size: bool = Field(False, description="Sampling step's size as a condition; set by process.shortcut.")
 
-    later: ClassVar[tuple[str, ...]] = ("pressure", "slide")
+    later: ClassVar[tuple[str, ...]] = ("pressure", "slide", "step_size")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,25 @@ class ScalarEmbedding(nn.Module):
         known = torch.isfinite(values)
         features = sinusoidal_embedding(torch.where(known, values, 0) * self.scale, self.channels)
         out: Tensor = torch.where(known[:, None], self.linear(features), self.unknown)
+        return out
+
+
+class StepSize(nn.Module):
+    """Embed a sampling step's size; it starts as "no change", and size 0 never changes anything."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.hidden = nn.Linear(channels, embedding)
+        self.out = nn.Linear(embedding, embedding)
+        zero_init(self.out)
+
+    def forward(self, size: Tensor) -> Tensor:
+        """(B,) in 0..1 -> (B, embedding), by the number of halvings of 1 that make the size."""
+        there = size > 0
+        halvings = -torch.log2(torch.where(there, size.float(), 1.0))
+        features = F.silu(self.hidden(sinusoidal_embedding(100 * halvings, self.channels)))
+        out: Tensor = torch.where(there[:, None], self.out(features), 0.0)
         return out
 
 
@@ -168,6 +189,8 @@ class Denoiser(nn.Module):
         self.middle2 = FactorisedBlock(widths[-1], widths[-1], embedding)
         self.leave = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], c_z, 1))
         zero_init(self.leave[2])  # type: ignore[arg-type]
+        # Last, so that the other weights start as they do without it.
+        self.step_size = StepSize(part, embedding) if config.step_size else None
 
     def embed_still(self, still: Tensor) -> Tensor:
         """Features of the still, computed once for all sampling steps: (B, 1, H, W) -> (B, C, H_z, W_z)."""
@@ -176,7 +199,14 @@ class Denoiser(nn.Module):
             features = F.adaptive_avg_pool2d(features, self.side)
         return features
 
-    def forward(self, z: Tensor, t: Tensor, conditions: Conditions, still_features: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        z: Tensor,
+        t: Tensor,
+        conditions: Conditions,
+        still_features: Tensor | None = None,
+        step_size: Tensor | None = None,
+    ) -> Tensor:
         """Predict the target of the noised latent.
 
         Args:
@@ -184,9 +214,13 @@ class Denoiser(nn.Module):
             t: (B,), diffusion time in 0..1.
             conditions: See `Conditions`.
             still_features: Result of `embed_still`, if it is already there.
+            step_size: (B,), size of the sampling step, see `diffusion.shortcut`; 0 or None = infinitesimal.
 
         Returns:
             Same shape as `z`.
+
+        Raises:
+            ConfigError: A step size is given to a network without that condition.
         """
         b = z.shape[0]
         still = self.embed_still(conditions.still) if still_features is None else still_features
@@ -201,7 +235,12 @@ class Denoiser(nn.Module):
         if self.slide is not None:
             parts.append(self.slide(conditions.slide, b))
         e = self.time(sinusoidal_embedding(1000 * t, self.config.width, max_period=10000.0))
-        e = F.silu(e + self.conditions(torch.cat(parts, dim=1)))
+        e = e + self.conditions(torch.cat(parts, dim=1))
+        if step_size is not None:
+            if self.step_size is None:
+                raise ConfigError("This denoiser does not know the step's size.", "Train it with process.shortcut.")
+            e = e + self.step_size(step_size)
+        e = F.silu(e)
         frames = z.shape[2]
         x = add_still(self.enter(fold_time(z)), self.enter_still(still), frames)
         x = x + self.position[:frames].repeat(b, 1, 1, 1)

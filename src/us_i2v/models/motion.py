@@ -74,6 +74,10 @@ class Motion:
         """Return frames start .. stop - 1."""
         return replace(self.map(lambda x: x[:, :, start:stop]), anchor=self.anchor - start)
 
+    def samples(self, start: int, stop: int) -> Motion:
+        """Return samples start .. stop - 1 of the batch."""
+        return self.map(lambda x: x[start:stop])
+
     def in_float32(self) -> Motion:
         """Return the fields as float32."""
         return self.map(lambda x: x.float())

@@ -121,14 +121,22 @@ class SpeckleNoise:
         texture: Grain at both sizes, and the sizes themselves.
         model_size: Side of the model's square.
         correlation: AR(1) correlation from frame to frame.
+        loop: Frames after which the noise repeats; None: never.
     """
 
-    def __init__(self, seeds: Sequence[Seed], texture: StillTexture, model_size: int, correlation: float) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[Seed],
+        texture: StillTexture,
+        model_size: int,
+        correlation: float,
+        loop: int | None = None,
+    ) -> None:
         size = (int(texture.fine.shape[-2]), int(texture.fine.shape[-1]))
         small = (model_size, model_size)
         self.size = size
-        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine")
-        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse")
+        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine", loop)
+        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse", loop)
         self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
         self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
 

@@ -2,12 +2,18 @@
 
     w_1 = e_1,   w_t = rho w_{t-1} + sqrt(1 - rho^2) e_t,   noise_t = k_y * k_x * w_t,   noise_0 = 0
 
+A loop of N frames has the stationary process on a circle instead, whose correlation is that of both ways around:
+
+    w_t = rho w_{t-1} + c e_t,   e_{t+N} = e_t,   w_0 = c sum_{j < N} rho^j e_{-j} / (1 - rho^N)
+    c^2 = (1 - rho^2) (1 - rho^N) / (1 + rho^N),  correlation at lag k: (rho^k + rho^(N-k)) / (1 + rho^N)
+
 The grain (k_y, k_x) comes from the autocorrelation of the still's own texture at output size, so that speckle
 is as fine as the picture's at any resolution; how strong it is comes from the decoder's predicted scale.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,13 +97,20 @@ class SpeckleProcess:
         grain: See `Grain`.
         correlation: rho, from frame to frame, 0 <= rho < 1.
         stream: Name of the random stream; processes of other names are independent.
+        loop: Frames after which the noise repeats; None: never.
     """
 
     def __init__(
-        self, seeds: Sequence[Seed], size: tuple[int, int], grain: Grain, correlation: float, stream: str
+        self,
+        seeds: Sequence[Seed],
+        size: tuple[int, int],
+        grain: Grain,
+        correlation: float,
+        stream: str,
+        loop: int | None = None,
     ) -> None:
         self.seeds, self.size, self.grain, self.correlation = list(seeds), size, grain, correlation
-        self.stream = stream
+        self.stream, self.loop = stream, loop
         self._next = 0
         self._state: Tensor | None = None
 
@@ -105,18 +118,37 @@ class SpeckleProcess:
         """Return the next frames of noise: (B, 1, n_frames, H, W), float32."""
         out = torch.zeros((len(self.seeds), 1, n_frames, *self.size))
         for k in range(n_frames):
+            if self._next == 0 and self.loop is not None:
+                self._state = self._before(self.loop)
             if self._next > 0:
-                fresh = per_sample_noise(self.seeds, self.size, "speckle", self.stream, self._next)
-                # Filtering each draw instead of the state keeps the working set in the cache.
-                fresh = _filter(_filter(fresh, self.grain.rows, dim=-2), self.grain.columns, dim=-1)
+                fresh = self._fresh(self._next)
                 if self._state is None:
                     self._state = fresh
                 else:
-                    rho = self.correlation
-                    self._state = self._state.mul_(rho).add_(fresh, alpha=(1 - rho**2) ** 0.5)
+                    self._state = self._state.mul_(self.correlation).add_(fresh, alpha=self._innovation())
                 out[:, 0, k] = self._state
             self._next += 1
         return out
+
+    def _fresh(self, frame: int) -> Tensor:
+        """Draw a frame's own noise, (B, H, W); in a loop it comes again every time around."""
+        number = frame if self.loop is None else frame % self.loop
+        fresh = per_sample_noise(self.seeds, self.size, "speckle", self.stream, number)
+        # Filtering each draw instead of the state keeps the working set in the cache.
+        return _filter(_filter(fresh, self.grain.rows, dim=-2), self.grain.columns, dim=-1)
+
+    def _innovation(self) -> float:
+        """Return c, the amplitude of a frame's own noise."""
+        around = 0.0 if self.loop is None else self.correlation**self.loop
+        return float(((1 - self.correlation**2) * (1 - around) / (1 + around)) ** 0.5)
+
+    def _before(self, loop: int) -> Tensor:
+        """Return the state w_0 that comes again after a time around; draws that weigh less than 1e-7 are left out."""
+        rho, state = self.correlation, torch.zeros((len(self.seeds), *self.size))
+        lags = loop if rho >= 1e-7 ** (1 / loop) else max(1, math.ceil(math.log(1e-7) / math.log(max(rho, 1e-7))))
+        for frame in range(loop - min(lags, loop) + 1, loop + 1):
+            state = state.mul_(rho).add_(self._fresh(frame), alpha=self._innovation())
+        return state / (1 - rho**loop)
 
 
 def _filter(x: Tensor, kernel: Tensor, dim: int) -> Tensor:

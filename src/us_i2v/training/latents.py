@@ -18,10 +18,11 @@ from pydantic import Field
 from us_i2v import __version__
 from us_i2v.config import Config
 from us_i2v.data.atomic import write_bytes
-from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip
+from us_i2v.data.training_clips import FLOW_STRIDE, ClipSampler, ClipsConfig, StoredClip
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, TrainingError, WeightsError
 from us_i2v.models.autoencoder import Autoencoder
+from us_i2v.models.controls import measure_controls
 from us_i2v.models.denoiser import UNKNOWN_LABEL
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed
@@ -66,6 +67,8 @@ class LatentBank:
         still: uint8 (N, S, S).
         scalars: float32 (N, 3): flow magnitude in model pixels, seconds between frames, class number.
         names: File by window.
+        controls: float32 (N, 2): pressure and slide as `models.controls` measures them, NaN where the flow is not
+            known; None where they were not asked for.
     """
 
     mean: np.ndarray[tuple[int, ...], np.dtype[np.float16]]
@@ -73,6 +76,7 @@ class LatentBank:
     still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     scalars: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
     names: list[str]
+    controls: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None
 
     def draw(self, rows: Sequence[int], generator: torch.Generator) -> Tensor:
         """Sample the posteriors of some windows: (len(rows), *latent), float32."""
@@ -100,8 +104,12 @@ def encode_windows(
     reporter: Reporter,
     *,
     bf16: bool,
+    measured: bool = False,
 ) -> LatentBank:
-    """Encode `count` randomly drawn windows into files of `folder`, or reuse them if they are complete."""
+    """Encode `count` randomly drawn windows into files of `folder`, or reuse them if they are complete.
+
+    With `measured`, pressure and slide of every window are kept too.
+    """
     names_file = folder / "names.json"
     shape = autoencoder.config.latent_shape
     size = autoencoder.config.size
@@ -111,6 +119,8 @@ def encode_windows(
         "still": (np.uint8, (count, size, size)),
         "scalars": (np.float32, (count, 3)),
     }
+    if measured:
+        layout["controls"] = (np.float32, (count, 2))
     if not names_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
@@ -121,15 +131,19 @@ def encode_windows(
         for first in range(0, count, _ENCODE_BATCH):
             part = range(first, min(first + _ENCODE_BATCH, count))
             windows = [sampler.draw(k, 0) for k in part]
-            video = stack_windows(windows, size)["video"].to(device)
+            stacked = stack_windows(windows, size)
+            video = stacked["video"].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 posterior = autoencoder.encode(video)
-                magnitude = flow_magnitude(autoencoder, posterior.mean, video[:, :, 0])
+                flow = decoded_flow(autoencoder, posterior.mean, video[:, :, 0])
             rows = slice(first, first + len(part))
             arrays["mean"][rows] = posterior.mean.cpu().numpy()
             arrays["sd"][rows] = (0.5 * posterior.log_variance).exp().cpu().numpy()
             arrays["still"][rows] = (video[:, 0, 0] * 255).round().cpu().numpy()
-            arrays["scalars"][rows, 0] = magnitude.cpu().numpy()
+            arrays["scalars"][rows, 0] = 0.0 if flow is None else flow_magnitude(flow, size).cpu().numpy()
+            if measured:
+                known = stacked["flow"] / FLOW_STRIDE if flow is None else flow
+                arrays["controls"][rows] = measure_controls(known).cpu().numpy()
             arrays["scalars"][rows, 1] = [w.interval for w in windows]
             arrays["scalars"][rows, 2] = [
                 labels.index(w.label) if w.label in labels else UNKNOWN_LABEL for w in windows
@@ -140,19 +154,43 @@ def encode_windows(
         for array in arrays.values():
             array.flush()
         write_bytes(names_file, json.dumps(names).encode())
-    loaded = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in layout}
-    bad = [key for key, (_, full) in layout.items() if loaded[key].shape != full]
+    loaded = {
+        key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+        for key in layout
+        if (folder / f"{key}.npy").exists()
+    }
+    bad = [key for key, (_, full) in layout.items() if key not in loaded or loaded[key].shape != full]
     if bad:
         raise WeightsError(f"'{folder}' holds latents of another run ('{bad[0]}').", "Delete it and start again.")
     return LatentBank(names=json.loads(names_file.read_text(encoding="utf-8")), **loaded)
 
 
-def flow_magnitude(autoencoder: Autoencoder, latent: Tensor, still: Tensor) -> Tensor:
-    """Mean length of the decoded flow in model pixels, (B,); 0 without decoding where the decoder paints."""
-    if autoencoder.config.decoder == "adain":
-        return still.new_zeros(len(still))
-    motion = autoencoder.decode(latent, still)
-    return motion.flow.float().square().sum(1).sqrt().mean((1, 2, 3)) * autoencoder.config.size / motion.grid[1]
+def decoded_flow(autoencoder: Autoencoder, latent: Tensor, still: Tensor) -> Tensor | None:
+    """Flow that a latent stands for, (B, 2, T, h, w) in cells; None, without decoding, where the decoder paints."""
+    return None if autoencoder.config.decoder == "adain" else autoencoder.decode(latent, still).flow.float()
+
+
+def flow_magnitude(flow: Tensor, size: int) -> Tensor:
+    """Mean length of a flow (B, 2, T, h, w) in cells, (B,), in pixels of a picture of `size`."""
+    return flow.square().sum(1).sqrt().mean((1, 2, 3)) * size / flow.shape[4]
+
+
+def control_medians(controls: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    """Units of pressure and slide: the medians of their absolute values, (2,), at least 1e-4.
+
+    Args:
+        controls: (N, 2), NaN where not known.
+
+    Raises:
+        TrainingError: No window's flow is known.
+    """
+    known = controls[np.isfinite(controls).all(axis=1)]
+    if not len(known):
+        raise TrainingError(
+            "Pressure and slide cannot be measured: the decoder paints, and no training clip has a known flow.",
+            "Use a warp decoder, or set model.pressure=false and model.slide=false.",
+        )
+    return torch.from_numpy(np.maximum(np.median(np.abs(known), axis=0), 1e-4).astype(np.float32))
 
 
 def latent_statistics(bank: LatentBank) -> tuple[Tensor, Tensor]:
@@ -183,9 +221,10 @@ class Latents:
         device: Where to encode and decode.
         reporter: Receives progress.
         labels: Class names by number.
+        measured: Measure pressure and slide of every window.
 
     Raises:
-        TrainingError: A latent channel is constant.
+        TrainingError: A latent channel is constant, or what shall be measured cannot be.
     """
 
     def __init__(
@@ -198,6 +237,8 @@ class Latents:
         device: torch.device,
         reporter: Reporter,
         labels: Sequence[str] = (),
+        *,
+        measured: bool = False,
     ) -> None:
         self.out, self.weights, self.device = out, weights, device
         self.config, self.train_clips, self.labels = config, list(train_clips), tuple(labels)
@@ -218,7 +259,17 @@ class Latents:
 
         def bank(sampler: ClipSampler, count: int, name: str) -> LatentBank:
             folder = out / "latents" / name
-            return encode_windows(self.autoencoder, sampler, count, folder, self.labels, device, reporter, bf16=bf16)
+            return encode_windows(
+                self.autoencoder,
+                sampler,
+                count,
+                folder,
+                self.labels,
+                device,
+                reporter,
+                bf16=bf16,
+                measured=measured,
+            )
 
         self.bank = bank(self.sampler, config.windows, "train")
         self.held = bank(self.held_sampler, max(16, min(256, config.windows // 8)), "held")
@@ -226,6 +277,13 @@ class Latents:
         if not bool((self.sd > 1e-4).all()):
             raise TrainingError("Some latent channels are constant.", "Lower the auto-encoder's loss.kl and retrain.")
         self.motion_median = max(float(np.median(self.bank.scalars[:, 0])), 1e-3)
+        self.control_medians = None if self.bank.controls is None else control_medians(self.bank.controls)
+
+    def controls(self, bank: LatentBank, rows: Sequence[int]) -> Tensor:
+        """Pressure and slide of some windows in training medians, (len(rows), 2); NaN where not known or measured."""
+        if bank.controls is None or self.control_medians is None:
+            return torch.full((len(rows), 2), torch.nan)
+        return torch.from_numpy(bank.controls[list(rows)].copy()) / self.control_medians
 
     def standardise(self, z: Tensor) -> Tensor:
         """Latents in the auto-encoder's units -> mean 0, standard deviation 1 by channel, on the CPU."""
@@ -277,6 +335,9 @@ class Latents:
             "speckle": self.speckle,
             "labels": self.labels,
             "motion_median_px": self.motion_median,
+            "strength_condition": self.autoencoder.config.decoder != "adain",
+            "pressure_median": None if self.control_medians is None else float(self.control_medians[0]),
+            "slide_median": None if self.control_medians is None else float(self.control_medians[1]),
             "frame_interval_s": self.sampler.typical_interval(),
             "interval_range_s": self.sampler.interval_range(),
             "training_groups": tuple(sorted({*old.training_groups, *(c.group for c in self.train_clips)})),
