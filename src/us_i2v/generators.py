@@ -22,7 +22,7 @@ from us_i2v.diffusion.schedule import Spacing
 from us_i2v.diffusion.stitching import WINDOWS_AT_ONCE, Stitched, overlapping_windows
 from us_i2v.errors import ConfigError
 from us_i2v.lengths import Longer, halves, is_stitched
-from us_i2v.models.continuation import joined
+from us_i2v.models.continuation import eased, joined
 from us_i2v.models.denoiser import Conditions
 from us_i2v.models.motion import Motion
 from us_i2v.models.render import TextureMode
@@ -129,7 +129,9 @@ class FirstStage:
                 for each in range(len(some)):
                     yield motion.samples(each * len(stills), (each + 1) * len(stills))
 
-        return joined(windows(), shape.n_frames // 2, n_frames, loop=loop)
+        motion = joined(windows(), shape.n_frames // 2, n_frames, loop=loop)
+        # Painted frames are whole pictures: their mean over time would blur what moves.
+        return motion if shape.decoder == "adain" else eased(motion, loop=loop)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:

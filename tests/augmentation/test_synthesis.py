@@ -16,7 +16,7 @@ from tests.fakes import WEIGHTS_SHA256, FakeGenerator, tree, write_busi
 from us_i2v.augmentation import outputs
 from us_i2v.augmentation.planning import Shard, collect_sources, plan_jobs, sources_sha256
 from us_i2v.augmentation.settings import AugmentSettings
-from us_i2v.augmentation.synthesis import Outcome, synthesise
+from us_i2v.augmentation.synthesis import Outcome, options_for, synthesise
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
 from us_i2v.errors import ConfigError, OutputError
@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(
-    data: Path, out: Path, *, generator=None, shard: Shard = WHOLE, ending: str = "npz", **changes: object
+    data: Path, out: Path, *, generator=None, shard: Shard = WHOLE, ending: str = "npz", labels=(), **changes: object
 ) -> Outcome:
     """What the command does, with the fake generator."""
     settings = {"clips_per_image": 2, "options": GenerateOptions(frames=4)} | changes
@@ -47,7 +47,7 @@ def run(
         seed=pinned.seed,
         ending=ending,
     )
-    return synthesise(generator or FakeGenerator(), jobs, out, pinned, fps=20.0, shard=shard)
+    return synthesise(generator or FakeGenerator(), jobs, out, pinned, fps=20.0, shard=shard, labels=labels)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -316,3 +316,26 @@ def test_native_size_is_kept_and_size_is_passed_on(data: Path, tmp_path: Path) -
     assert {call.size for call in generator.calls} == {None}
     run(data, tmp_path / "small", generator=generator, size=32)
     assert np.load(tmp_path / "small" / "benign/benign (1)_0.npz")["frames"].shape == (4, 32, 32)
+
+
+def test_clips_are_conditioned_on_their_stills_class_where_the_weights_know_it(data: Path, tmp_path: Path) -> None:
+    generator = FakeGenerator()
+    known = ("Benign", "malignant")
+    run(data, tmp_path / "out", generator=generator, labels=known, own_label=True, clips_per_image=1)
+    assert [call.options.label for call in generator.calls] == ["Benign"] * 3 + ["malignant"] * 2 + [None]
+    assert AugmentSettings.load(tmp_path / "out" / "settings.json").own_label
+    with pytest.raises(ConfigError, match="own_label"):
+        run(data, tmp_path / "out", clips_per_image=1)
+
+
+def test_guidance_goes_where_nothing_is_left_to_guide_by() -> None:
+    guided = GenerateOptions(guidance=2.0)
+    assert options_for("benign", ("benign",), guided) == GenerateOptions(guidance=2.0, label="benign")
+    assert options_for("normal", ("benign",), guided) == GenerateOptions()
+    assert options_for(None, ("benign",), GenerateOptions(guidance=2.0, slide=1.0)).guidance == 2.0
+    assert options_for("normal", (), guided) is guided
+
+
+def test_settings_of_runs_before_own_labels_stay_the_same() -> None:
+    assert "own_label" not in AugmentSettings().dump()
+    assert "pressure" not in AugmentSettings().dump()

@@ -6,11 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import Result
 
 from tests.cli.conftest import one_line_error
+from tests.factories import small_weights
 from tests.fakes import FakeGenerator, tree, write_busi
+from us_i2v.augmentation.planning import collect_sources, plan_jobs
+from us_i2v.data.datasets import find_samples
+from us_i2v.pipeline import GenerateOptions, ImageToVideo
 
 Run = Callable[..., Result]
 
@@ -88,3 +93,39 @@ def test_refused_before_anything_is_written(
 def test_output_in_the_data_folder_is_refused(us_i2v: Run, generator: FakeGenerator, data: Path) -> None:
     assert "contain each other" in one_line_error(us_i2v("augment", data, data / "clips"))
     assert not (data / "clips").exists()
+
+
+def test_prompts_and_conditions_are_pinned(us_i2v: Run, data: Path, tmp_path: Path) -> None:
+    weights = small_weights(tmp_path / "w.safetensors", labels=("benign",), controls=True)
+    line = ["--weights", weights, "--device", "cpu", "--steps", 1, "--size", 32, "--ext", "npz"]
+    said = ["--prompt", "slight slide left", "--strength", 2, "--own-label"]
+    result = us_i2v("augment", data, tmp_path / "out", *line, *said)
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["options"]["slide"], settings["options"]["strength"], settings["own_label"]) == (-0.5, 2.0, True)
+    model = ImageToVideo.from_pretrained(weights, "cpu")
+    sources = {source.name: source for source in collect_sources(find_samples(data), data)}
+    for name, label in {"benign/benign (1)": "benign", "normal/normal (1)": None}.items():
+        job = plan_jobs([sources[f"{name}.png"]], clips_per_image=1, balance=False, seed=0, ending="npz")[0]
+        options = GenerateOptions(steps=1, slide=-0.5, strength=2.0, label=label)
+        expected = model(job.source.path, seed=job.seed, options=options, size=32)[0].frames
+        assert np.array_equal(np.load(tmp_path / "out" / f"{name}_0.npz")["frames"], expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [(["--own-label"], "know no classes"), (["--prompt", "slide"], "'slide' needs"), (["--prompt", "xx"], "'xx'")],
+)
+def test_controls_that_the_weights_have_not(
+    us_i2v: Run, data: Path, tmp_path: Path, line: list[object], word: str
+) -> None:
+    weights = small_weights(tmp_path / "w.safetensors")
+    result = us_i2v("augment", data, tmp_path / "out", "--weights", weights, "--device", "cpu", *line)
+    assert word in one_line_error(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_and_one_label_exclude_each_other(us_i2v: Run, data: Path, tmp_path: Path) -> None:
+    weights = small_weights(tmp_path / "w.safetensors", labels=("benign",))
+    line = ["--weights", weights, "--device", "cpu", "--own-label", "--label", "benign"]
+    assert "each still's own" in one_line_error(us_i2v("augment", data, tmp_path / "out", *line))

@@ -1,4 +1,4 @@
-"""Segments joined: every frame told relative to the first still."""
+"""Segments and windows joined: every frame told relative to the first still."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from us_i2v.models.continuation import continued, last_frame
+from us_i2v.models.continuation import continued, eased, joined, last_frame
 from us_i2v.models.motion import Motion, deterministic_frames, warp
 
 
@@ -95,3 +95,70 @@ def test_nothing_but_displacement_grows_with_the_number_of_segments():
     last = last_frame(segment(220))
     for name in ("gain", "mean", "scale"):
         assert torch.allclose(getattr(end, name), getattr(last, name), atol=1e-6)
+
+
+def path(n_frames: int, seed: int = 50) -> Motion:
+    """A motion of smooth random fields that begins at rest, gate folded in."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def field(channels: int) -> torch.Tensor:
+        out = torch.randn((1, channels, n_frames, 4, 4), generator=generator).cumsum(2)
+        out[:, :, 0] = 0
+        return out
+
+    return Motion(field(2), field(1), torch.ones(1, 1, n_frames, 4, 4), field(1), field(1).abs())
+
+
+def close(a: Motion, b: Motion) -> bool:
+    names = ("flow", "gain", "gate", "mean", "scale")
+    return all(torch.allclose(getattr(a, name), getattr(b, name), atol=1e-5) for name in names)
+
+
+def test_windows_that_agree_join_to_the_path_that_they_were_cut_from():
+    whole = path(40)
+    windows = [whole.frames(start, start + 16) for start in (0, 8, 16, 24)]
+    assert close(joined(windows, 8, 40), whole)
+    assert close(joined(windows, 8, 35), whole.first(35))
+    assert joined(windows, 8, 40).anchor == 0
+
+
+def test_a_loops_last_window_runs_backwards_from_the_still():
+    whole = path(33)
+    around = replace(whole.map(lambda x: x[:, :, :32]), anchor=0)
+    backwards = whole.map(lambda x: torch.cat([x[:, :, :1] * 0, x[:, :, 17:32].flip(2)], dim=2))
+    windows = [around.frames(start, start + 16) for start in (0, 8, 16)]
+    assert close(joined([*windows, backwards], 8, 32, loop=True), around)
+    assert not close(joined([*windows, whole.first(16)], 8, 32, loop=True), around)
+
+
+def test_where_windows_disagree_one_passes_into_the_other():
+    rest, far = path(16).map(torch.zeros_like), path(16).map(torch.zeros_like)
+    ones = replace(rest, flow=rest.flow + 1, gate=rest.gate + 1, scale=rest.scale + 1)
+    both = joined([replace(far, gate=far.gate + 1), ones], 8, 24)
+    flow = both.flow[0, 0, :, 0, 0]
+    assert torch.equal(flow[:9], torch.zeros(9))
+    assert torch.equal(flow[16:], torch.ones(8))
+    assert bool((flow[9:17].diff() > 0).all())
+    assert torch.allclose(both.scale[0, 0, :, 0, 0].square(), flow, atol=1e-6)
+
+
+def test_easing_keeps_rest_and_steady_motion_and_spreads_steps():
+    zero = path(24).map(torch.zeros_like)
+    steady = replace(zero, flow=torch.arange(24.0)[:, None, None].expand_as(zero.flow).clone())
+    out = eased(steady)
+    assert torch.allclose(out.flow[:, :, :21], steady.flow[:, :, :21], atol=1e-5)
+    assert not out.flow[:, :, 0].any()
+    stepped = replace(zero, flow=(steady.flow >= 12).float())
+    steps = eased(stepped).flow[0, 0, :, 0, 0].diff()
+    assert float(steps.max()) < 0.17
+    assert torch.isclose(steps.sum(), torch.tensor(1.0))
+
+
+def test_easing_a_loop_does_not_care_which_way_it_runs():
+    def backwards(motion: Motion) -> Motion:
+        return motion.map(lambda x: torch.cat([x[:, :, :1], x[:, :, 1:].flip(2)], dim=2))
+
+    whole = path(24)
+    assert close(eased(backwards(whole), loop=True), backwards(eased(whole, loop=True)))
+    assert not eased(whole, loop=True).flow[:, :, 0].any()
+    assert not close(eased(backwards(whole)), backwards(eased(whole)))

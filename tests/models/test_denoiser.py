@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.factories import SMALL_AUTOENCODER, SMALL_DENOISER
+from us_i2v.errors import ConfigError
 from us_i2v.models.denoiser import UNKNOWN_LABEL, Conditions, Denoiser
 
 SHAPE = SMALL_AUTOENCODER.latent_shape
@@ -72,3 +74,31 @@ def test_precomputed_still_features_change_nothing():
     z, t, still = inputs()
     features = model.embed_still(still)
     assert torch.equal(model(z, t, Conditions(still), features), model(z, t, Conditions(still)))
+
+
+@torch.no_grad()
+def test_a_step_size_starts_as_no_change_and_zero_stays_none():
+    torch.manual_seed(0)
+    plain = Denoiser(SMALL_DENOISER, SHAPE).eval()
+    torch.manual_seed(0)
+    knowing = Denoiser(SMALL_DENOISER.model_copy(update={"step_size": True}), SHAPE).eval()
+    assert knowing.step_size is not None
+    z, t, still = inputs()
+    for model in (plain, knowing):
+        for name, parameter in model.named_parameters():
+            if not bool(parameter.any()) and not name.startswith("step_size."):
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+    without = plain(z, t, Conditions(still))
+    assert float(without.std()) > 0.01
+    size = torch.tensor([1.0, 0.25, 0.0])
+    assert torch.equal(without, knowing(z, t, Conditions(still)))
+    assert torch.equal(without, knowing(z, t, Conditions(still), step_size=size))
+    for parameter in knowing.step_size.parameters():
+        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    trained = knowing(z, t, Conditions(still), step_size=size)
+    assert torch.equal(without[2], trained[2])
+    assert not torch.allclose(without[:2], trained[:2], atol=1e-3)
+    other = knowing(z, t, Conditions(still), step_size=torch.full((3,), 0.5))
+    assert not torch.allclose(trained[:2], other[:2], atol=1e-3)
+    with pytest.raises(ConfigError, match="does not know the step's size"):
+        plain(z, t, Conditions(still), step_size=size)

@@ -110,3 +110,22 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch():
     together = SpeckleProcess([1, 2], (32, 48), grain, 0.7, "test").take(3)
     alone = SpeckleProcess([2], (32, 48), grain, 0.7, "test").take(3)
     assert torch.equal(together[1], alone[0])
+
+
+@pytest.mark.parametrize(("correlation", "frames"), [(0.6, 24), (0.6, 64), (0.9, 16), (0.0, 16)])
+def test_noise_of_a_loop_repeats_after_a_time_around(correlation, frames):
+    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255 - 0.49)
+    noise = SpeckleProcess([4], (48, 48), grain, correlation, "test", frames).take(2 * frames + 1)[0, 0]
+    assert torch.allclose(noise[1:frames], noise[frames + 1 : 2 * frames], atol=1e-5)
+    assert torch.allclose(noise[frames], noise[2 * frames], atol=1e-5)
+
+
+def test_noise_of_a_loop_is_stationary_on_the_circle():
+    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255 - 0.49)
+    loop = SpeckleProcess([1, 2, 3], (160, 160), grain, 0.9, "test", 16).take(17)[:, 0, 1:]
+    assert torch.allclose(loop.square().mean((0, 2, 3)), torch.ones(16), atol=0.12)
+    around = (loop * loop.roll(-1, dims=1)).mean((0, 2, 3)) / loop.square().mean()
+    expected = (0.9 + 0.9**15) / (1 + 0.9**16)
+    assert torch.allclose(around, torch.full((16,), expected), atol=0.06)
+    half = (loop * loop.roll(-8, dims=1)).mean() / loop.square().mean()
+    assert float(half) == pytest.approx(2 * 0.9**8 / (1 + 0.9**16), abs=0.06)

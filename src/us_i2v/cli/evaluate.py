@@ -127,9 +127,7 @@ def command(
 
         if not allow_leak:
             check_leaks(model.info, windows, fake)
-        options = opt.generate_options(frames=min(length, 16), speckle=speckle)
-        if length > 16:
-            raise ConfigError(f"--length {length}: weights make clips of 16 frames at most.", "Use --length 16.")
+        options = opt.generate_options(frames=length, speckle=speckle)
         fakes, pairs = Generated(windows, model, options, seed), list(range(len(windows)))
     else:
         with counting("fake clips") as progress:

@@ -208,7 +208,7 @@ def check_sources(
 
 def check_latent_output(path: Path, inputs: list[Path]) -> None:
     """Raise an error unless a latent can be kept at `path`, and that is none of the inputs."""
-    from us_i2v.augmentation.outputs import check_writable
+    from us_i2v.data.atomic import check_writable
 
     if path.suffix != ".safetensors":
         raise ConfigError(f"Latent '{path}' does not end in .safetensors.", "Choose another name.")

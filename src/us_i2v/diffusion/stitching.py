@@ -2,21 +2,24 @@
 
 A denoiser knows windows of W latent frames; a long clip is a chain of L > W of them. Windows overlap by half, and
 
-    output(x, t)_l = mean over the windows k that hold latent frame l of  network(x_k, t)_l
+    output(x, t)_l = mean over the windows k that count at latent frame l of  network(x_k, t)_l
 
 is a denoiser of the whole chain, so that every schedule, sampler and guidance serves as it is. The windows of a step
 do not depend on each other: they are evaluated in batches.
 
-What is averaged is the network's output, not the state after the step. Outputs (eps, v, x0, velocity) are affine in
-the clean sample at a given (x, t), and neighbours share x: their mean is the mean of the clean samples. The state
-stays one chain with one noise a latent frame; averaging states that a random sampler gave noise of their own would
-take a part of that noise away.
+What is joined is the network's output, not the state after the step. Outputs (eps, v, x0, velocity) are affine in
+the clean sample at a given (x, t), and neighbours share x: joining them joins the clean samples. The state stays one
+chain with one noise a latent frame; averaging states that a random sampler gave noise of their own would take a part
+of that noise away.
+
+All windows are told relative to one still. The network has learned that a window begins at rest, at the still; of
+the windows of a chain only the first one does. The others count in their second half only: in the first they see
+what came before and answer as if it began at rest, which made the motion a quarter smaller (docs/long-clips.md).
 
 A loop ends where it began, at rest. Its last window is one that starts there and runs backwards: it holds latent
-frames L-1, L-2, ... in this order.
+frames L-1, L-2, ... in this order, and counts in both halves.
 
-Source: stitching as in Reynaud et al. 2024 (EchoNet-Synthetic), whose later windows give up their first half instead;
-averages as in Bar-Tal et al. 2023 (MultiDiffusion).
+Source: stitching as in Reynaud et al. 2024 (EchoNet-Synthetic), whose later windows give up their first half.
 """
 
 from __future__ import annotations
@@ -64,6 +67,16 @@ def overlapping_windows(length: int, window: int, *, loop: bool = False) -> Tens
     return torch.cat([forward, torch.arange(length - 1, length - 1 - window, -1)[None]])
 
 
+def shares(windows: Tensor) -> Tensor:
+    """Say where windows count: (K, W) of `overlapping_windows` -> float (K, W), summing to 1 over a latent frame."""
+    count = torch.ones(windows.shape)
+    forward = windows[:, 0] < windows[:, -1]
+    later = forward & (windows[:, 0] > 0)
+    count[later, : windows.shape[1] // 2] = 0
+    total = torch.zeros(int(windows.max()) + 1).index_add_(0, windows.flatten(), count.flatten())
+    return count / total[windows]
+
+
 @dataclass(frozen=True)
 class Stitched:
     """A denoiser of chains, made of a denoiser of windows.
@@ -82,12 +95,13 @@ class Stitched:
         """X (B, C, L, H, W), t (B,) -> output of x's shape."""
         batch, (count, width) = x.shape[0], self.windows.shape
         frames = x.transpose(1, 2)
-        held = torch.bincount(self.windows.flatten(), minlength=frames.shape[1])
+        windows, share = self.windows.to(x.device), shares(self.windows).to(frames)
         total = torch.zeros_like(frames)
         for first in range(0, batch * count, self.at_once):
-            number = torch.arange(first, min(first + self.at_once, batch * count))
-            sample, index = number // count, self.windows[number % count]
+            number = torch.arange(first, min(first + self.at_once, batch * count), device=x.device)
+            sample, window = number // count, number % count
+            index, weight = windows[window], share[window][:, :, None, None, None]
             where = (sample[:, None].expand(-1, width), index)
-            out = self.model(frames[where].transpose(1, 2), t[sample.to(t.device)], sample)
-            total.index_put_(where, out.transpose(1, 2).to(total), accumulate=True)
-        return (total / held.to(total)[:, None, None, None]).transpose(1, 2)
+            out = self.model(frames[where].transpose(1, 2), t[sample], sample)
+            total.index_put_(where, weight * out.transpose(1, 2).to(total), accumulate=True)
+        return total.transpose(1, 2)

@@ -5,7 +5,8 @@ Windows of a stitched clip overlap and are relative to the still themselves. Whe
     field = (1 - w) field_k + w field_(k+1),     w_j = sin^2(pi j / 2 J)     (frame j of the J shared ones)
 
 (scale in squares). The later window begins at rest as every window does: w_0 = 0 hides that. In a loop the last one
-runs backwards from the still that the clip returns to.
+runs backwards from the still that the clip returns to. A decoder that warps tells motion in steps, most of it where
+one latent frame ends: `eased` spreads them.
 
 Segments instead follow each other. A segment's motion is relative to the frame that it starts from, which is itself
 the still moved. Displacements add,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _OUTSIDE = -1
+_EASE = 3
+"""Frames either side of the mean in `eased`: the fewest with which a latent frame's border cannot be told from other
+frames (change there over change elsewhere 4.9, 2.7, 1.5, 1.1 with 0, 1, 2, 3; see docs/long-clips.md)."""
 
 
 def last_frame(motion: Motion) -> Motion:
@@ -139,3 +143,38 @@ def _add(total: Motion, window: Motion, share: Tensor, first: int) -> None:
     total.gain[:, :, here] += weight * window.gain
     total.mean[:, :, here] += weight * (window.gate * window.mean)
     total.scale[:, :, here] += weight * (window.gate * window.scale).square()
+
+
+def eased(motion: Motion, *, loop: bool = False) -> Motion:
+    """Spread a clip's changes over a few frames: the mean over the frames t - 3 .. t + 3, the outer two by half.
+
+    Before frame 0 fields are continued with the other sign, so that it stays at rest; after the last frame likewise
+    in a loop (where the still comes next), otherwise the last frame is repeated. Scale is averaged in squares.
+    The gate must be folded in, as `joined` does.
+    """
+    last = motion.n_frames - 1
+    frame = torch.arange(-_EASE, motion.n_frames + _EASE, device=motion.flow.device)
+    source, sign = frame.abs(), torch.where(frame < 0, -1.0, 1.0)
+    if loop:
+        sign = torch.where(frame > last, torch.where(frame == last + 1, 0.0, -1.0), sign)
+        source = torch.where(frame > last, 2 * (last + 1) - frame, source)
+    source, sign = source.clamp(0, last), sign.to(motion.flow)[:, None, None]
+
+    def mean(field: Tensor) -> Tensor:
+        out = torch.zeros_like(field)
+        for offset in range(2 * _EASE + 1):
+            weight = 1 / (4 * _EASE) if offset in (0, 2 * _EASE) else 1 / (2 * _EASE)
+            here = slice(offset, offset + motion.n_frames)
+            out += weight * sign[here] * field[:, :, source[here]]
+        # Opposite terms cancel at frame 0 up to rounding.
+        out[:, :, 0] = field[:, :, 0]
+        return out
+
+    return Motion(
+        flow=mean(motion.flow),
+        gain=mean(motion.gain),
+        gate=motion.gate,
+        mean=mean(motion.mean),
+        scale=mean(motion.scale.square()).clamp_min(0).sqrt(),
+        anchor=motion.anchor,
+    )

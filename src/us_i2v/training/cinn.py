@@ -20,7 +20,8 @@ from us_i2v.data.training_clips import StoredClip, batch_seed
 from us_i2v.models.cinn import CINNConfig, ConditionalFlow, latent_numbers
 from us_i2v.models.conditioner import StillDecoder, reduced
 from us_i2v.seeding import derive_seed, per_sample_noise
-from us_i2v.training.latents import LatentBank, Latents, LatentTraining, train_second_stage
+from us_i2v.training.latent_bank import LatentBank
+from us_i2v.training.latents import Latents, LatentTraining, train_second_stage
 from us_i2v.training.loop import OptimiserConfig
 from us_i2v.weights import Weights, load_weights
 

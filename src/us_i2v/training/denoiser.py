@@ -23,7 +23,8 @@ from us_i2v.errors import ConfigError
 from us_i2v.generators import GenerateOptions, SamplingPlan, choose_sampler
 from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig
 from us_i2v.seeding import derive_seed, per_sample_noise
-from us_i2v.training.latents import LatentBank, Latents, LatentTraining, train_second_stage
+from us_i2v.training.latent_bank import LatentBank
+from us_i2v.training.latents import Latents, LatentTraining, train_second_stage
 from us_i2v.training.loop import OptimiserConfig
 from us_i2v.weights import ProcessConfig, Weights, load_weights
 
@@ -113,6 +114,11 @@ def _descended(weights: Weights, start: Weights) -> Weights:
     return Weights(weights.header.model_copy(update=seen), weights.sha256, weights.tensors, weights.source)
 
 
+def relabelled(table: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Rows of the class embedding, (1 + known, C) -> (1 + wanted, C): a new class starts as the unknown one, row 0."""
+    return table[[0, *(known.index(name) + 1 if name in known else 0 for name in wanted)]]
+
+
 def _of_rows(conditions: Conditions, rows: Tensor) -> Conditions:
     known = {field.name: getattr(conditions, field.name) for field in fields(conditions)}
     return replace(conditions, **{name: value[rows] for name, value in known.items() if value is not None})
@@ -156,23 +162,19 @@ class DenoiserTask:
     def _start_from(self, start: Weights, denoiser: Denoiser) -> None:
         """Copy a trained denoiser, and with it the units of its latents if it was trained over the same stage 1.
 
-        Only the step's size may be new as a condition: it starts as "no change".
+        Only the step's size may be new as a condition: it starts as "no change". Classes are matched by name.
 
         Raises:
-            ConfigError: The denoiser has another shape or knows other classes.
+            ConfigError: The denoiser has another shape.
             WeightsError: There is none.
         """
-        if start.header.labels != self.latents.labels:
-            known, wanted = (", ".join(names) or "none" for names in (start.header.labels, self.latents.labels))
-            raise ConfigError(
-                f"'{self.config.init}' knows the classes {known}; these are trained: {wanted}.",
-                "Use the same data and `labels`, or start from random weights.",
-            )
-        given = {name: value.shape for name, value in start.denoiser().state_dict().items()}
+        trained = start.denoiser().state_dict()
+        trained["label.weight"] = relabelled(trained["label.weight"], start.header.labels, self.latents.labels)
+        given = {name: value.shape for name, value in trained.items()}
         own = {name: value.shape for name, value in denoiser.state_dict().items()}
         if given != {name: shape for name, shape in own.items() if name in given or not name.startswith("step_size.")}:
             raise ConfigError(f"'{self.config.init}' holds a denoiser of another shape.", "Use the settings it had.")
-        denoiser.load_state_dict(start.denoiser().state_dict(), strict=False)
+        denoiser.load_state_dict(trained, strict=False)
         latents, header = self.latents, start.header
         if header.autoencoder != latents.weights.header.autoencoder:
             return
