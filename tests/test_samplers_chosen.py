@@ -9,7 +9,7 @@ from us_i2v.diffusion.samplers import DDIM, DDPM, SAMPLERS, DPMSolver, Euler, He
 from us_i2v.diffusion.schedule import Linear, Rectified
 from us_i2v.diffusion.shortcut import Shortcut
 from us_i2v.errors import ConfigError
-from us_i2v.generators import GenerateOptions, choose_sampler
+from us_i2v.options import GenerateOptions, choose_sampler
 from us_i2v.weights import ProcessConfig
 
 CHAIN = ProcessConfig()

@@ -16,7 +16,7 @@ from us_i2v.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from us_i2v.generators import GenerateOptions
+    from us_i2v.options import GenerateOptions
     from us_i2v.weights import Header
 
 Longer = Literal["stitch", "reseed"]

@@ -24,23 +24,13 @@ from us_i2v.data.stills import read_still
 from us_i2v.data.transforms import Fit, fit_frames, to_float, to_gray
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, InputError
-from us_i2v.generators import (
-    CINN,
-    CONTROLS,
-    LDDM,
-    GenerateOptions,
-    Generator,
-    choose_sampler,
-    frame_interval,
-    known_rates,
-    load_generator,
-    refuse_options,
-)
+from us_i2v.generators import CINN, LDDM, Generator, load_generator
 from us_i2v.latents_file import latent_space
 from us_i2v.lengths import check_latents, is_stitched, segments
 from us_i2v.models.continuation import continued, last_frame
 from us_i2v.models.motion import Motion, warp_mask
 from us_i2v.models.render import SpeckleNoise, render
+from us_i2v.options import CONTROLS, GenerateOptions, choose_sampler, frame_interval, known_rates, refuse_options
 from us_i2v.prompts import Known, parse_prompt
 from us_i2v.seeding import SeedBlend, blends, derived
 from us_i2v.still import Still, check_picture, resize_longer, seen_by_networks

@@ -22,7 +22,7 @@ from us_i2v.augmentation.settings import AugmentSettings, check_settings, pin_se
 from us_i2v.data.masks import read_masks
 from us_i2v.data.stills import read_still
 from us_i2v.errors import InputError
-from us_i2v.generators import CONTROLS
+from us_i2v.options import CONTROLS
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
 from us_i2v.types import Image, Mask
 

@@ -20,8 +20,8 @@ from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.sampling import sample
 from us_i2v.diffusion.shortcut import Shortcut, shortcut_loss
 from us_i2v.errors import ConfigError
-from us_i2v.generators import GenerateOptions, SamplingPlan, choose_sampler
 from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig
+from us_i2v.options import GenerateOptions, SamplingPlan, choose_sampler
 from us_i2v.seeding import derive_seed, per_sample_noise
 from us_i2v.training.latent_bank import LatentBank
 from us_i2v.training.latents import Latents, LatentTraining, train_second_stage
