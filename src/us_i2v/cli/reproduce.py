@@ -63,7 +63,7 @@ def table1(
     from us_i2v.errors import ConfigError
     from us_i2v.evaluation.plot import check_plot
     from us_i2v.pipeline import CPU_THREADS
-    from us_i2v.reproduction.table1 import Table1Settings, parse_weights, reproduce_table1
+    from us_i2v.reproduction.table1 import Table1Settings, chosen_rows, metric_networks, parse_weights, reproduce_table1
     from us_i2v.reproduction.table1_report import markdown, write_table1
 
     if plot:
@@ -76,13 +76,16 @@ def table1(
     if preset is not None:
         values["preset"] = preset
     settings = Table1Settings.parse(values, "settings")
+    networks = metric_networks(metric_weights, settings.windows.length, device)
+    chosen_rows(rows)
+    weights = parse_weights(given or [])
     folders = [write_quick_phantom(output / "phantom", settings.seed)] if quick else cast("list[Path]", videos)
     table = reproduce_table1(
         folders,
         output,
         settings,
-        weights=parse_weights(given or []),
-        metric_weights=metric_weights,
+        weights=weights,
+        networks=networks,
         only=rows,
         reporter=training_reporter(),
         progress=counting,

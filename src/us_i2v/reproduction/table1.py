@@ -96,7 +96,7 @@ def reproduce_table1(
     settings: Table1Settings,
     *,
     weights: Mapping[MethodName, Path],
-    metric_weights: Path | None,
+    networks: tuple[Wanted, tuple[str, ...]],
     only: Sequence[str] | None = None,
     reporter: Reporter,
     progress: Progress,
@@ -110,7 +110,7 @@ def reproduce_table1(
         out: Folder of runs and measurements; what is in it is used again.
         settings: See `Table1Settings`.
         weights: Trained weights by method; the others are trained.
-        metric_weights: Folder of the metric networks' weights.
+        networks: Metric networks, and what is left out, see `metric_networks`.
         only: Rows to make; None for all.
         reporter: Receives the training's progress.
         progress: Opens a progress display for a named task.
@@ -120,10 +120,10 @@ def reproduce_table1(
     Raises:
         ConfigError: A row is unknown.
         DataError: No clips, too few groups, or a method was trained on held-out clips.
-        WeightsError: No feature network is to be had, or weights cannot be read.
+        WeightsError: Weights cannot be read.
     """
     keys = chosen_rows(only)
-    wanted, left_out = metric_networks(metric_weights, settings.windows.length, device)
+    wanted, left_out = networks
     folders = divided(videos, out / "data", settings.training_share, settings.seed)
     models = {}
     for method in needed_methods(keys):
