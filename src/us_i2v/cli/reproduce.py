@@ -99,12 +99,14 @@ def table1(
 
 def quick_settings() -> dict[str, Any]:
     """Return the settings of `--quick`: 64 px, a few steps, few clips."""
+    from us_i2v.config import merge
+
     clips = {"stride": 1, "fit": "stretch"}
     first = {"clips": clips, "optimiser": {"steps": QUICK_STEPS["autoencoder"], "batch_size": 2, "warmup": 5}}
     second = {"clips": clips, "windows": 32, "optimiser": {"batch_size": 8, "warmup": 5}}
     changes = {}
     for method, stage in (("lddm-base", "denoiser"), ("lddm-paper", "denoiser"), ("cinn", "cinn")):
-        own = merge_steps(second, QUICK_STEPS[stage])
+        own = merge(second, {"optimiser": {"steps": QUICK_STEPS[stage]}})
         changes[method] = {"autoencoder": first, stage: own}
     return {
         "preset": "tiny",
@@ -116,11 +118,6 @@ def quick_settings() -> dict[str, Any]:
         "stills": 4,
         "training_share": 0.6,
     }
-
-
-def merge_steps(values: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Return settings with the number of steps put in."""
-    return {**values, "optimiser": {**values["optimiser"], "steps": steps}}
 
 
 def write_quick_phantom(folder: Path, seed: int) -> Path:
