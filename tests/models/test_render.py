@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy import ndimage
 
 from tests.factories import textured_still
 from us_i2v.models.motion import Motion
-from us_i2v.models.render import SpeckleNoise, StillTexture, render
+from us_i2v.models.render import SpeckleNoise, StillTexture, carried, render
 from us_i2v.models.speckle import Grain, SpeckleProcess
 
 SIZE = 160
@@ -129,3 +131,30 @@ def test_noise_of_a_loop_is_stationary_on_the_circle():
     assert torch.allclose(around, torch.full((16,), expected), atol=0.06)
     half = (loop * loop.roll(-8, dims=1)).mean() / loop.square().mean()
     assert float(half) == pytest.approx(2 * 0.9**8 / (1 + 0.9**16), abs=0.06)
+
+
+def test_noise_is_carried_by_whole_pixels_around_the_edges():
+    noise = torch.randn(2, 1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    flow = torch.zeros(2, 2, 3, 8, 10)
+    assert torch.equal(carried(noise, flow), noise)
+    flow[1, 0, 1], flow[1, 1, 1] = 3.4, -1.6  # frame 1 shows at p what lies at p + (3, -2)
+    moved = carried(noise, flow)
+    assert torch.equal(moved[0], noise[0])
+    assert torch.equal(moved[1, 0, 1], noise[1, 0, 1].roll((2, -3), (0, 1)))
+    assert torch.equal(moved[1, 0, 2], noise[1, 0, 2])
+
+
+@pytest.mark.parametrize("mode", ["additive", "stationary"])
+def test_speckle_travels_with_the_tissue(mode):
+    """Between two moved frames, what differs beyond the motion is as small as between two frames at rest."""
+    still, motion, texture, _ = setup(0.04)
+    shift = 6  # pixels a frame, to the left
+
+    def flicker(pixels: int) -> float:
+        flow = torch.zeros_like(motion.flow)
+        flow[:, 0] = torch.arange(FRAMES)[:, None, None] * pixels * 40 / SIZE
+        frames = render(still, replace(motion, flow=flow), SpeckleNoise([5], texture, MODEL, 0.95), texture, mode=mode)
+        now, later = frames[0, 0, 2, :, 40:110], frames[0, 0, 3, :, 40 - pixels : 110 - pixels]
+        return float((later - now).abs().mean())
+
+    assert flicker(shift) < 1.3 * flicker(0)

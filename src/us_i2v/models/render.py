@@ -13,6 +13,9 @@ left of the still, and v = (V + c) times the share of V that h keeps when it is 
 Exchanging a share of the texture for fresh one then changes the shrunk picture by s on average,
 E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full
 exchange (motion and brightness that the latent missed) would add contrast: half of its amplitude is drawn.
+
+Scatterers travel with the tissue, and so does what changes in them: noise of frame t is taken at p + flow_t(p), rounded
+to a pixel, since interpolation would take away contrast.
 """
 
 from __future__ import annotations
@@ -188,7 +191,7 @@ def _with_speckle(
     change = (motion.gate * motion.scale).square()
     if fine is None:
         full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).at_size(size)
-        return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * coarse.to(still)
+        return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * carried(coarse.to(still), full.flow)
     variance = texture.small_variance[:, :, None].to(change)
     rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
     excess = _EXCESS * (change - 2 * variance).clamp_min(0).sqrt()
@@ -204,7 +207,25 @@ def _with_speckle(
     moved = warp(torch.cat([still, texture.fine.to(still)], dim=1), first.flow)
     picture, high = moved[:, :channels], moved[:, channels:]
     frames = picture.add_((first.gate - 1) * high).mul_(1 + first.gain).add_(first.mean)
-    frames = frames + first.scale * fine.to(still)
+    frames = frames + first.scale * carried(fine.to(still), first.flow)
     if bool((excess > 0).any()):
-        frames = frames + (rows @ excess @ columns.T) * coarse.to(still)
+        frames = frames + (rows @ excess @ columns.T) * carried(coarse.to(still), first.flow)
     return frames
+
+
+def carried(noise: Tensor, flow: Tensor) -> Tensor:
+    """Carry noise along with the tissue: each frame is sampled at p + flow(p), to the nearest pixel, around the edges.
+
+    Args:
+        noise: (B, 1, T, H, W), periodic along both sides.
+        flow: (B, 2, T, H, W), backward displacement in pixels, x then y.
+
+    Returns:
+        Same shape as the noise; zero flow returns it exactly, a uniform flow keeps every value.
+    """
+    height, width = noise.shape[-2:]
+    moved = flow.round().long()
+    rows = (moved[:, 1] + torch.arange(height, device=flow.device)[:, None]) % height
+    columns = (moved[:, 0] + torch.arange(width, device=flow.device)) % width
+    index = (rows * width + columns)[:, None]
+    return noise.flatten(-2).gather(-1, index.flatten(-2)).view_as(noise)

@@ -1,11 +1,12 @@
 """Training of stage 1: the video auto-encoder.
 
     L = w_l1 |x - m| + w_nll (|x - m| / b + ln 2b)  [m detached]  + w_kl KL(q(z|x) || N(0, I))
-        + w_flow |flow - known flow|  + w_smooth |grad flow|  + w_perceptual LPIPS(x, m)
-        + adversarial terms, see `adversarial`
+        + w_flow |flow - known flow|  + w_matched |flow - matched flow|  + w_smooth |grad flow|
+        + w_perceptual LPIPS(x, m)  + adversarial terms, see `adversarial`
 
 m are the mean frames and b = gate * scale / sqrt(2) the residual's local Laplace scale. The scale's likelihood
-does not reach the mean: otherwise places of large residual would stop being explained by motion.
+does not reach the mean: otherwise places of large residual would stop being explained by motion. Simulated clips know
+their flow; that of real ones is matched, see `matched_flow`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
-from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, batch_seed
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, Window, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError
 from us_i2v.metrics.lpips import LPIPS
@@ -31,6 +32,7 @@ from us_i2v.models.motion import Motion, deterministic_frames
 from us_i2v.seeding import derive_seed
 from us_i2v.training.adversarial import Adversarial, AdversarialLoss
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
+from us_i2v.training.matched_flow import matched_flow
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
 from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
@@ -48,6 +50,7 @@ class AutoencoderLoss(Config):
     nll: float = Field(0.1, ge=0, description="Likelihood of the residual's scale.")
     kl: float = Field(1e-4, ge=0, description="KL to N(0, I), nats a latent number.")
     flow: float = Field(0.05, ge=0, description="Error of the flow where it is known, model pixels.")
+    matched: float = Field(0.0, ge=0, description="Error of the flow where block matching finds it, model pixels.")
     smooth: float = Field(0.01, ge=0, description="Absolute gradient of the flow, cells a cell.")
     perceptual: float = Field(0.0, ge=0, description="LPIPS; needs `lpips`, a weights file.")
     lpips_backbone: Literal["alex", "squeeze", "vgg"] = Field("squeeze", description="Network of LPIPS.")
@@ -70,8 +73,10 @@ class AutoencoderTraining(Config):
 
     @model_serializer(mode="wrap")
     def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A run without discriminators is identified as it was before they existed, so that it can be resumed.
+        # A run without newer terms is identified as it was before they existed, so that it can be resumed.
         values: dict[str, Any] = handler(self)
+        if self.loss.matched == 0:
+            values["loss"].pop("matched", None)
         if self.adversarial == AdversarialLoss():
             values.pop("adversarial", None)
         return values
@@ -96,7 +101,7 @@ class _Step(nn.Module):
         self.adversarial = Adversarial(config.adversarial, config.optimiser.seed) if config.adversarial.on else None
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """batch: video (B, 1, T, S, S), noise (B, *latent), flow (B, 2, T, s, s) NaN where unknown."""
+        """batch: video (B, 1, T, S, S), noise (B, *latent), flow, matched (B, 2, T, s, s) NaN where unknown."""
         weights = self.config.loss
         video = batch["video"]
         still = video[:, :, 0]
@@ -115,6 +120,8 @@ class _Step(nn.Module):
                 "flow": flow_error(motion, batch["flow"], int(size[0])),
                 "smooth": flow_gradient(motion),
             }
+            if "matched" in batch:
+                terms["matched"] = flow_error(motion, batch["matched"], int(size[0]))
             if "pick" in batch:
                 terms["perceptual"] = self._perceptual(video, mean, batch["pick"])
             loss = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
@@ -133,6 +140,15 @@ class _Step(nn.Module):
         return distance.mean()
 
 
+def _matched(windows: Sequence[Window], known: Tensor) -> Tensor:
+    """Flow of the windows by block matching, (B, 2, T, s, s); NaN for those whose flow is known."""
+    found = torch.full_like(known, torch.nan)
+    for row, window in enumerate(windows):
+        if window.flow is None:
+            found[row] = torch.from_numpy(matched_flow(window.frames, known.shape[-1])).transpose(0, 1)
+    return found
+
+
 def initial_weights(config: AutoencoderTraining) -> Autoencoder:
     """Load the auto-encoder that a run starts from; raises `ConfigError` if its shape is another."""
     weights = load_weights(config.init)
@@ -142,14 +158,13 @@ def initial_weights(config: AutoencoderTraining) -> Autoencoder:
 
 
 def flow_error(motion: Motion, known: Tensor, size: int) -> Tensor:
-    """Mean absolute error of the flow in model pixels, over clips whose flow is known (not NaN)."""
-    there = torch.isfinite(known).flatten(1).all(dim=1)
+    """Mean absolute error of the flow in model pixels, where it is known (not NaN): (B, 2, T, s, s)."""
+    there = torch.isfinite(known)
     if not bool(there.any()):
         return motion.flow.sum() * 0
-    factor = size / motion.grid[1]
-    flow = motion.flow[there] * factor
+    flow = motion.flow * (size / motion.grid[1])
     coarse = F.avg_pool3d(flow, (1, motion.grid[0] // known.shape[-2], motion.grid[1] // known.shape[-1]))
-    return (coarse - known[there]).abs().mean()
+    return (coarse - known)[there].abs().mean()
 
 
 def flow_gradient(motion: Motion) -> Tensor:
@@ -191,6 +206,8 @@ class AutoencoderTask:
         noise = torch.randn((total, *self.config.model.latent_shape), generator=generator)
         batch = stack_windows(windows, self.config.model.size)
         batch["noise"] = noise[list(mine)]
+        if self.config.loss.matched > 0:
+            batch["matched"] = _matched(windows, batch["flow"])
         if self.config.loss.perceptual > 0:
             frames = self.config.loss.lpips_frames
             pick = torch.randint(1, self.config.model.n_frames, (total, frames), generator=generator)
