@@ -1,4 +1,4 @@
-"""Table 1 on real lung and muscle clips: the data split, and the training commands of every row.
+"""Table 1 on real lung and muscle clips: the data split. How each row was trained stands in docs/results.md.
 
     python benchmarks/table1.py prepare DATA WORK     # DATA -> WORK/{lung_blues,lung_pocus,calf_muscle} with manifests
 
