@@ -6,9 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.factories import SMALL_AUTOENCODER
+from tests.factories import SMALL_AUTOENCODER, textured_still
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
 from us_i2v.models.blocks import Conv3d
+from us_i2v.models.encoder import BlockSearch
 from us_i2v.models.motion import deterministic_frames
 
 
@@ -123,3 +124,33 @@ def test_a_vector_latent_can_tell_places_and_times_apart(decoder):
     # Every cell is a map of its own, and the latent reaches all of them.
     assert torch.unique(cells[0, 0].round(decimals=5)).numel() == 32
     assert ((cells[0] - cells[1]).abs() > 1e-5).all()
+
+
+def test_block_search_reads_off_a_moved_picture():
+    """Frame t shows at p what frame 0 has at p + (2 t, -t); noise is explained less."""
+    big = torch.from_numpy(textured_still(160, 160, seed=2)).float() / 255
+    frames = [big[16 - t : 16 - t + 128, 16 + 2 * t : 16 + 2 * t + 128] for t in range(4)]
+    found = BlockSearch()(torch.stack(frames)[None, None])
+    assert found.shape == (1, 3, 4, 32, 32)
+    assert (found[:, :, 0] == 0).all()
+    inside = found[0, :, 1:, 4:-4, 4:-4].flatten(2).median(dim=-1).values
+    torch.testing.assert_close(8 * inside[0], torch.tensor([2.0, 4.0, 6.0]), atol=0.3, rtol=0)
+    torch.testing.assert_close(8 * inside[1], torch.tensor([-1.0, -2.0, -3.0]), atol=0.6, rtol=0)
+    assert (inside[2] > 0.5).all()
+    noise = torch.rand(1, 1, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+    assert BlockSearch()(noise)[:, 2, 1:].mean() < 0.4
+
+
+def test_block_search_of_blank_frames_is_finite_and_at_rest():
+    found = BlockSearch()(torch.zeros(1, 1, 3, 32, 32))
+    torch.testing.assert_close(found[:, :2], torch.zeros(1, 2, 3, 8, 8), atol=1e-6, rtol=0)
+    assert torch.isfinite(found).all()
+
+
+def test_an_encoder_with_block_search_sees_it_and_keeps_the_parameters_small():
+    plain, told = build(correlation_radius=0), build(correlation_radius=0, block_search=True)
+    more = sum(p.numel() for p in told.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert 0 < more < 200 * 32
+    video = torch.rand(1, 1, 16, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert told.encode(video).mean.shape == plain.encode(video).mean.shape
+    assert "block_search" not in AutoencoderConfig().model_dump()

@@ -7,7 +7,7 @@ what moves. The standardised latent is what the denoiser models; its statistics 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -35,6 +35,9 @@ class AutoencoderConfig(Config):
     still_widths: tuple[int, int, int] = Field((16, 24, 32), description="Still features, fine to coarse.")
     correlation_radius: int = Field(3, ge=0, le=8, description="Radius of the correlation in cells; 0 = off.")
     correlation_channels: int = Field(32, ge=1, le=256, description="Channels that the correlation is projected to.")
+    block_search: bool = Field(False, description="The encoder is also told the displacement that a search finds.")
+
+    later: ClassVar[tuple[str, ...]] = ("block_search",)
 
     @model_validator(mode="after")
     def _check_strides(self) -> Self:
@@ -45,8 +48,8 @@ class AutoencoderConfig(Config):
             raise ValueError(f"temporal strides reduce {self.n_frames} frames by {total_t}; 4, 8 or 16 is needed")
         if self.size % total_s:
             raise ValueError(f"spatial strides reduce by {total_s}, which does not divide the size {self.size}")
-        if self.correlation_radius and self.spatial_strides[0] != 2:
-            raise ValueError("the correlation enters at 1/4 size: the first spatial stride must be 2")
+        if (self.correlation_radius or self.block_search) and self.spatial_strides[0] != 2:
+            raise ValueError("correlation and block search enter at 1/4 size: the first spatial stride must be 2")
         return self
 
     @property

@@ -3,7 +3,8 @@
 A 3D ResNet-18 (four stages of two basic blocks), as LDDM's stage 1 (Chen et al. 2024, section 2.1), with
 free temporal and spatial strides. Every frame is seen beside frame 0, since the latent describes motion
 relative to it. Optionally a local correlation of each frame's features with frame 0's (as in PWC-Net,
-Sun et al. 2018) enters the first stage: displacement is then read off instead of learned from scratch.
+Sun et al. 2018) enters the second stage: displacement is then read off instead of learned from scratch. What the
+correlation's features have to learn first, `BlockSearch` gives from the first step on.
 """
 
 from __future__ import annotations
@@ -54,6 +55,49 @@ class LocalCorrelation(nn.Module):
         return unfold_time(self.project(4 * correlation.to(video.dtype)), b)
 
 
+class BlockSearch(nn.Module):
+    """Displacement from frame 0 by exhaustive search over small pictures; nothing is learned.
+
+    c(d) = mean over 16 px windows of (x_t(p) - x_0(p + d))^2 at half size, d = -8 .. 8 px along each axis
+    flow = sum_d softmax_d(-c(d) / (TEMPERATURE mean_d c)) d,      explained = 1 - sum_d softmax_d c(d) / c(0)
+
+    Where nothing matches better than the rest, the softmax is flat and the flow small. Frame 0 is at rest.
+    """
+
+    RADIUS, BLOCK, TEMPERATURE = 4, 4, 0.02
+
+    @torch.no_grad()
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, 1, T, H, W) -> (B, 3, T, H/4, W/4): backward flow x, y as a share of 8 px, and the explained share."""
+        small = F.avg_pool2d(video[:, 0].float(), 2)
+        side, span = self.BLOCK * 2, range(2 * self.RADIUS + 1)
+        height, width = small.shape[-2:]
+        still = F.pad(small[:, :1], (self.RADIUS,) * 4, mode="replicate")
+        costs = torch.stack(
+            [
+                F.avg_pool2d(
+                    (small - still[..., dy : dy + height, dx : dx + width]).square(),
+                    side,
+                    self.BLOCK,
+                    self.BLOCK // 2,
+                    count_include_pad=False,
+                )
+                for dy in span
+                for dx in span
+            ],
+            dim=1,
+        )
+        mean = costs.mean(dim=1, keepdim=True).clamp_min(1e-8)
+        chosen = torch.softmax(-costs / (self.TEMPERATURE * mean), dim=1)
+        reach = torch.linspace(-1, 1, len(span), device=video.device)
+        x = (chosen * reach.repeat(len(span))[:, None, None, None]).sum(dim=1)
+        y = (chosen * reach.repeat_interleave(len(span))[:, None, None, None]).sum(dim=1)
+        explained = 1 - (chosen * costs).sum(dim=1) / costs[:, len(span) ** 2 // 2].clamp_min(1e-8)
+        found = torch.stack([x, y, explained.clamp(-1, 1)], dim=1)
+        found[:, :, 0] = 0
+        return found.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
+
+
 class VideoEncoder(nn.Module):
     """3D ResNet-18 to the parameters of N(mean, exp(log_variance)) over the latent."""
 
@@ -63,12 +107,14 @@ class VideoEncoder(nn.Module):
         self.stem = Conv3d(2, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
         self.stem_norm = group_norm(widths[0])
         self.correlation: LocalCorrelation | None = None
+        self.search = BlockSearch() if config.block_search else None
         c_in = widths[0]
         self.stages = nn.ModuleList()
         for k, (width, s_t, s_s) in enumerate(
             zip(widths, config.temporal_strides, config.spatial_strides, strict=True)
         ):
             extra = config.correlation_channels if config.correlation_radius and k == 1 else 0
+            extra += 3 if config.block_search and k == 1 else 0
             self.stages.append(
                 nn.Sequential(ResBlock3d(c_in + extra, width, (s_t, s_s, s_s)), ResBlock3d(width, width))
             )
@@ -89,6 +135,8 @@ class VideoEncoder(nn.Module):
         for k, stage in enumerate(self.stages):
             if k == 1 and self.correlation is not None:
                 y = torch.cat([y, self.correlation(x)], dim=1)
+            if k == 1 and self.search is not None:
+                y = torch.cat([y, self.search(video).to(y.dtype)], dim=1)
             y = stage(y)
         out = self.head(y.mean(dim=(2, 3, 4)))[:, :, None, None, None] if self.vector else self.head(y)
         mean, log_variance = out.float().chunk(2, dim=1)

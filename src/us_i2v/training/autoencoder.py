@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class AutoencoderLoss(Config):
     lpips: str = Field("", description="Path of LPIPS weights (safetensors), if perceptual > 0.")
     lpips_frames: int = Field(2, ge=1, le=16, description="Random frames a clip that LPIPS looks at.")
 
+    later: ClassVar[tuple[str, ...]] = ("matched",)
+
 
 class AutoencoderTraining(Config):
     """Everything that `us-i2v train-ae` can be told."""
@@ -73,10 +75,8 @@ class AutoencoderTraining(Config):
 
     @model_serializer(mode="wrap")
     def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A run without newer terms is identified as it was before they existed, so that it can be resumed.
+        # A run without discriminators is identified as it was before they existed, so that it can be resumed.
         values: dict[str, Any] = handler(self)
-        if self.loss.matched == 0:
-            values["loss"].pop("matched", None)
         if self.adversarial == AdversarialLoss():
             values.pop("adversarial", None)
         return values
