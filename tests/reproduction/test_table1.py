@@ -3,6 +3,7 @@ import pytest
 from us_i2v.errors import ConfigError
 from us_i2v.reproduction.methods import METHODS, finished, settings
 from us_i2v.reproduction.table1 import chosen_rows, needed_methods, parse_weights
+from us_i2v.reproduction.table1_report import diversity_unit
 from us_i2v.training.autoencoder import AutoencoderTraining
 from us_i2v.training.cinn import CINNTraining
 from us_i2v.training.denoiser import DenoiserTraining
@@ -53,3 +54,8 @@ def test_a_run_is_finished_when_its_last_step_is_logged(tmp_path):
     assert not finished(tmp_path, 5)
     (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 5}\n')
     assert finished(tmp_path, 5)
+
+
+def test_div_is_scaled_as_cinn_does_it_and_says_so():
+    assert diversity_unit("fvd") == (1.0, "")
+    assert diversity_unit("dtfvd") == diversity_unit("fvd-x3d") == (1000.0, " x 1000")

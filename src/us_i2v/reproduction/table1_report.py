@@ -16,6 +16,7 @@ from us_i2v.data.atomic import write_bytes
 from us_i2v.evaluation.compare import ALL
 from us_i2v.evaluation.plot import check_plot
 from us_i2v.evaluation.report import finite, interval_text
+from us_i2v.metrics.diversity import DTI3D_SCALE
 from us_i2v.metrics.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def _by_source(table: Table1, name: str) -> list[str]:
         ]
     for network in _diversity(next(iter(table.rows.values())), name):
         label = one.distances[network].name.split(" (")[0].removeprefix("FVD-")
-        several[f"DIV on {label}"] = [interval_text(_diversity(row, name).get(network)) for row in table.rows.values()]
+        factor, unit = diversity_unit(network)
+        several[f"DIV on {label}{unit}"] = [
+            interval_text(_diversity(row, name).get(network), factor) for row in table.rows.values()
+        ]
     titles = [row.title for row in table.rows.values()]
     for columns in (distances, paired, several):
         if columns:
@@ -241,6 +245,14 @@ def _diversity(row: RowResult, name: str) -> dict[str, Interval]:
     chosen = [k for k, source in enumerate(energy.sources) if name in (ALL, source)]
     groups = [energy.groups[k] for k in chosen]
     return {key: mean_interval(v[chosen], groups) for key, v in row.several.diversity.items() if chosen}
+
+
+def diversity_unit(network: str) -> tuple[float, str]:
+    """Return what DIV is multiplied by in the table, and how the title says so.
+
+    cINN's evaluation (Dorkenwald 2021) scales DIV on pooled features, not that on I3D's logits.
+    """
+    return (1.0, "") if network == "fvd" else (DTI3D_SCALE, f" x {DTI3D_SCALE:.0f}")
 
 
 def _widest(table: Table1) -> str:
