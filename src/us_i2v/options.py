@@ -111,8 +111,8 @@ def choose_sampler(options: GenerateOptions, process: ProcessConfig) -> Sampling
     """Return the sampler, its number of steps and how its times lie.
 
     Defaults: for DDPM's processes dpm-solver 12, ddim 25, ddpm 250, heun 6 steps; for flow matching heun 6,
-    dpm-solver 12, euler 25; for shortcuts euler 4. DDPM's few steps are spaced evenly in log-SNR (Lu 2022): of a trained
-    denoiser's latents 12 steps of dpm-solver keep 1.07 of the spread there, 0.74 of it when even in sqrt(t).
+    dpm-solver 12, euler 25; for shortcuts euler 4. dpm-solver's few steps over DDPM's weights lie evenly in log-SNR
+    (Lu 2022): of a trained denoiser's latents 12 of them keep 1.07 of the spread there, 0.74 when even in sqrt(t).
 
     Raises:
         ConfigError: The sampler does not fit the process, or shortcuts were not trained for so many steps.

@@ -133,15 +133,26 @@ def test_noise_of_a_loop_is_stationary_on_the_circle():
     assert float(half) == pytest.approx(2 * 0.9**8 / (1 + 0.9**16), abs=0.06)
 
 
-def test_noise_is_carried_by_whole_pixels_around_the_edges():
+def test_noise_is_carried_around_the_edges_and_whole_pixels_keep_every_value():
     noise = torch.randn(2, 1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    grain = Grain(torch.nn.functional.one_hot(torch.tensor(12), 25).float(), torch.full((25,), 0.2))
     flow = torch.zeros(2, 2, 3, 8, 10)
-    assert torch.equal(carried(noise, flow), noise)
-    flow[1, 0, 1], flow[1, 1, 1] = 3.4, -1.6  # frame 1 shows at p what lies at p + (3, -2)
-    moved = carried(noise, flow)
-    assert torch.equal(moved[0], noise[0])
-    assert torch.equal(moved[1, 0, 1], noise[1, 0, 1].roll((2, -3), (0, 1)))
-    assert torch.equal(moved[1, 0, 2], noise[1, 0, 2])
+    assert torch.allclose(carried(noise, flow, grain), noise, atol=1e-4)
+    flow[1, 0, 1], flow[1, 1, 1] = 3, -2  # frame 1 shows at p what lies at p + (3, -2)
+    moved = carried(noise, flow, grain)
+    assert torch.allclose(moved[0], noise[0], atol=1e-4)
+    assert torch.allclose(moved[1, 0, 1], noise[1, 0, 1].roll((2, -3), (0, 1)), atol=1e-4)
+    assert torch.allclose(moved[1, 0, 2], noise[1, 0, 2], atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 3.5])
+def test_noise_carried_by_parts_of_a_pixel_keeps_its_variance(shift):
+    texture = StillTexture.measure(
+        *(torch.from_numpy(textured_still(160, 160)).float()[None, None] / 255,) * 2, (40, 40)
+    )
+    noise = SpeckleProcess([0], (160, 160), texture.fine_grain, 0.0, "fine").take(6)[:, :, 1:]
+    flow = torch.full((1, 2, 5, 160, 160), shift)
+    assert carried(noise, flow, texture.fine_grain).var() == pytest.approx(float(noise.var()), rel=0.04)
 
 
 @pytest.mark.parametrize("mode", ["additive", "stationary"])

@@ -14,8 +14,8 @@ Exchanging a share of the texture for fresh one then changes the shrunk picture 
 E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full
 exchange (motion and brightness that the latent missed) would add contrast: half of its amplitude is drawn.
 
-Scatterers travel with the tissue, and so does what changes in them: noise of frame t is taken at p + flow_t(p), rounded
-to a pixel, since interpolation would take away contrast.
+Scatterers travel with the tissue, and so does what changes in them: noise of frame t is taken at p + flow_t(p). What
+interpolation between pixels takes away from its variance is given back, see `carried`.
 """
 
 from __future__ import annotations
@@ -207,25 +207,44 @@ def _with_speckle(
     moved = warp(torch.cat([still, texture.fine.to(still)], dim=1), first.flow)
     picture, high = moved[:, :channels], moved[:, channels:]
     frames = picture.add_((first.gate - 1) * high).mul_(1 + first.gain).add_(first.mean)
-    frames = frames + first.scale * carried(fine.to(still), first.flow)
+    frames = frames + first.scale * carried(fine.to(still), first.flow, texture.fine_grain)
     if bool((excess > 0).any()):
         frames = frames + (rows @ excess @ columns.T) * carried(coarse.to(still), first.flow)
     return frames
 
 
-def carried(noise: Tensor, flow: Tensor) -> Tensor:
-    """Carry noise along with the tissue: each frame is sampled at p + flow(p), to the nearest pixel, around the edges.
+def carried(noise: Tensor, flow: Tensor, grain: Grain | None = None) -> Tensor:
+    """Carry noise along with the tissue: sample each frame at p + flow(p), linearly, around the edges.
+
+    Between two pixels of correlation r, at share f, linear interpolation leaves a variance of 1 - 2 f (1 - f) (1 - r)
+    along each axis; the result is divided by its root.
 
     Args:
-        noise: (B, 1, T, H, W), periodic along both sides.
+        noise: (B, 1, T, H, W), unit variance, periodic along both sides.
         flow: (B, 2, T, H, W), backward displacement in pixels, x then y.
+        grain: Of the noise; None for noise so smooth that neighbours are alike.
 
     Returns:
-        Same shape as the noise; zero flow returns it exactly, a uniform flow keeps every value.
+        Same shape as the noise; a flow of whole pixels keeps every value.
     """
     height, width = noise.shape[-2:]
-    moved = flow.round().long()
-    rows = (moved[:, 1] + torch.arange(height, device=flow.device)[:, None]) % height
-    columns = (moved[:, 0] + torch.arange(width, device=flow.device)) % width
-    index = (rows * width + columns)[:, None]
-    return noise.flatten(-2).gather(-1, index.flatten(-2)).view_as(noise)
+    margin = min(int(flow.abs().max()) + 2, height, width)
+    wrapped = F.pad(noise.transpose(1, 2).flatten(0, 1), (margin,) * 4, mode="circular")
+    x = (flow[:, 0] + torch.arange(width, device=flow.device)).clamp(-margin, width + margin - 1)
+    y = (flow[:, 1] + torch.arange(height, device=flow.device)[:, None]).clamp(-margin, height + margin - 1)
+    at = torch.stack(
+        [
+            (2 * (x + margin) + 1) / (width + 2 * margin) - 1,
+            (2 * (y + margin) + 1) / (height + 2 * margin) - 1,
+        ],
+        dim=-1,
+    )
+    moved = F.grid_sample(wrapped, at.flatten(0, 1), mode="bilinear", align_corners=False)
+    moved = moved.unflatten(0, (noise.shape[0], -1)).transpose(1, 2)
+    if grain is None:
+        return moved
+    left = torch.ones_like(x)
+    for place, kernel in ((x, grain.columns), (y, grain.rows)):
+        share = place - place.floor()
+        left = left * (1 - 2 * share * (1 - share) * (1 - float((kernel[:-1] * kernel[1:]).sum())))
+    return moved / left.clamp_min(0.05).sqrt()[:, None]
