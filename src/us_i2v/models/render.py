@@ -239,12 +239,13 @@ def carried(noise: Tensor, flow: Tensor, grain: Grain | None = None) -> Tensor:
         ],
         dim=-1,
     )
-    moved = F.grid_sample(wrapped, at.flatten(0, 1), mode="bilinear", align_corners=False)
-    moved = moved.unflatten(0, (noise.shape[0], -1)).transpose(1, 2)
+    frames = F.grid_sample(wrapped, at.flatten(0, 1), mode="bilinear", align_corners=False)
+    moved: Tensor = frames.reshape(noise.transpose(1, 2).shape).transpose(1, 2)
     if grain is None:
         return moved
-    left = torch.ones_like(x)
+    left: Tensor = torch.ones_like(x)
     for place, kernel in ((x, grain.columns), (y, grain.rows)):
         share = place - place.floor()
         left = left * (1 - 2 * share * (1 - share) * (1 - float((kernel[:-1] * kernel[1:]).sum())))
-    return moved / left.clamp_min(0.05).sqrt()[:, None]
+    kept: Tensor = moved / left.clamp_min(0.05).sqrt()[:, None]
+    return kept
