@@ -17,7 +17,7 @@ FLOW = ProcessConfig(schedule=Rectified(), prediction="velocity")
 SHORT = FLOW.model_copy(update={"shortcut": Shortcut(steps=16)})
 
 
-def test_what_old_weights_get_has_not_changed():
+def test_ddpm_weights_get_dpm_solver_even_in_log_snr_and_the_others_as_ever():
     assert choose_sampler(GenerateOptions(), CHAIN) == (DPMSolver(), 12, "log_snr", None)
     assert choose_sampler(GenerateOptions(sampler="ddim"), CHAIN) == (DDIM(), 25, "quadratic", None)
     assert choose_sampler(GenerateOptions(sampler="ddpm", steps=7), CHAIN) == (DDPM(), 7, "uniform", None)

@@ -117,15 +117,23 @@ def choose_sampler(options: GenerateOptions, process: ProcessConfig) -> Sampling
     Raises:
         ConfigError: The sampler does not fit the process, or shortcuts were not trained for so many steps.
     """
-    euler = SamplingPlan(Euler(), 25, "uniform")
-    both = {"heun": SamplingPlan(Heun(), 6, "quadratic"), "dpm-solver": SamplingPlan(DPMSolver(), 12, "quadratic")}
-    chain = {"ddim": SamplingPlan(DDIM(), 25, "quadratic"), "ddpm": SamplingPlan(DDPM(), 250, "uniform")}
+    heun = SamplingPlan(Heun(), 6, "quadratic")
+    flow = {
+        "euler": SamplingPlan(Euler(), 25, "uniform"),
+        "heun": heun,
+        "dpm-solver": SamplingPlan(DPMSolver(), 12, "quadratic"),
+    }
+    chain = {
+        "heun": heun,
+        "dpm-solver": SamplingPlan(DPMSolver(), 12, "log_snr"),
+        "ddim": SamplingPlan(DDIM(), 25, "quadratic"),
+        "ddpm": SamplingPlan(DDPM(), 250, "uniform"),
+    }
     shortcut = process.shortcut
     if process.flow_matching:
-        known, usual = {"euler": euler, **both}, "heun" if shortcut is None else "euler"
+        known, usual = flow, "heun" if shortcut is None else "euler"
     else:
-        solver = SamplingPlan(DPMSolver(), 12, "log_snr")
-        known, usual = {**both, **chain, "dpm-solver": solver}, "dpm-solver"
+        known, usual = chain, "dpm-solver"
     name = options.sampler or usual
     if name not in known:
         trained = "by flow matching" if process.flow_matching else "as DDPM"
