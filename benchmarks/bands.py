@@ -29,9 +29,10 @@ from us_i2v.metrics.extractors import load_extractor
 from us_i2v.models.motion import warp
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
 from us_i2v.seeding import numpy_generator
+from us_i2v.training.matched_flow import TRUSTED
 from us_i2v.weights import load_weights
 
-SIGMA, SIZE, TRUSTED = 2.0, 128, 0.2
+SIGMA, SIZE = 2.0, 128
 
 Array = np.ndarray
 
@@ -150,21 +151,22 @@ def main() -> int:
     real = RealWindows.of([arguments.work / "lung_blues"], WindowRule(per_clip=3, size=SIZE), split="test")
     networks = {"fvd-x3d": load_extractor("fvd-x3d", arguments.metric_weights)}
     model = ImageToVideo.from_pretrained(arguments.weights, "cpu", arguments.threads)
-    clips, made = [], []
+    originals, again = [], []
     for index in range(len(real)):
         native = real.native(index)
-        again = model.animate(native[0], model.encode(native), seed=index, options=GenerateOptions(frames=16)).frames
-        clips.append(at_size(native, SIZE))
-        made.append(at_size(again, SIZE))
+        made = model.animate(native[0], model.encode(native), seed=index, options=GenerateOptions(frames=16)).frames
+        originals.append(at_size(native, SIZE))
+        again.append(at_size(made, SIZE))
+    clips = np.stack(originals)
 
     def features(windows: RealWindows | Repeated | Stored) -> Measured:
         return measure(windows, networks, describe=False, curves=False)
 
     truth, repeated = features(real), features(Repeated(real))
     print(f"{len(real)} windows of {len(set(real.groups))} patients")
-    for name, mixed in combinations(np.stack(clips), np.stack(made), arguments.weights):
+    for name, mixed in combinations(clips, np.stack(again), arguments.weights):
         rounded = np.clip(np.round(mixed), 0, 255).astype(np.uint8)
-        rounded[:, 0] = np.stack(clips)[:, 0]
+        rounded[:, 0] = clips[:, 0]
         print(line(name, truth, features(Stored(real, rounded)), repeated), flush=True)
     return 0
 
