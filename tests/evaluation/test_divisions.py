@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from us_i2v.evaluation import divisions
-from us_i2v.evaluation.divisions import Side, available, divide, frechet_lines
+from us_i2v.evaluation.divisions import Side, available, divide, frechet_lines, paired_difference
 from us_i2v.metrics.frechet import frechet_distance
 
 GROUPS = tuple(f"p{k // 3:02d}" for k in range(60))
@@ -116,3 +116,30 @@ def test_several_frames_a_clip_stay_together() -> None:
     found = frechet_lines(data, 25, 3, 0, repeats=5).values
     assert found["fake"].mean == pytest.approx(3, abs=1.0)
     assert found["fake"].n == 25
+
+
+def test_difference_of_two_methods_is_paired() -> None:
+    """Fakes that are a shade worse than others: the interval of the difference is far narrower than their own."""
+    data = side(features(1, spread=1.4))
+    worse = side(1.02 * data.fake)
+    ours, theirs = (frechet_lines(which, 25, 6, 0, repeats=60) for which in (data, worse))
+    a, b = ours.values["fake"], theirs.values["fake"]
+    found = paired_difference(a, b, ours.samples, theirs.samples)
+    assert found.mean == pytest.approx(a.mean - b.mean)
+    assert found.low < found.mean < found.high < 0
+    assert found.high - found.low < 0.3 * (a.high - a.low)
+    assert a.low < b.mean < a.high  # The separate intervals overlap.
+    reverse = paired_difference(b, a, theirs.samples, ours.samples)
+    assert (reverse.low, reverse.high) == pytest.approx((-found.high, -found.low))
+    same = paired_difference(a, a, ours.samples, ours.samples)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_no_limits_of_a_difference_without_partners() -> None:
+    """Fakes of other patients are drawn by themselves, so that two methods share no samples."""
+    lines = frechet_lines(side(paired=False), 20, 4, 0, repeats=10)
+    assert lines.samples == ()
+    value = lines.values["fake"]
+    found = paired_difference(value, value, lines.samples, lines.samples)
+    assert found.mean == 0
+    assert np.isnan([found.low, found.high]).all()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from us_i2v.errors import ConfigError, DataError
-from us_i2v.evaluation.divisions import Side, available, divide, frames_of, frechet_lines
+from us_i2v.evaluation.divisions import Lines, Side, available, divide, frames_of, frechet_lines
 from us_i2v.evaluation.measure import Measured
 from us_i2v.evaluation.results import Comparison, Curve, Decorrelation, Distances, Distribution, Part, Summary
 from us_i2v.metrics.critic import critic_interval
@@ -107,9 +107,9 @@ def _distances(
     warnings: list[str] = []
     several = len(set(real.groups)) > 1
     count = min(n, available(data, draws, seed)) if several else 0
-    frechet: dict[str, Interval] = {}
+    lines = Lines(count, draws, {})
     if count >= 2:
-        frechet = frechet_lines(data, count, draws, seed).values
+        lines = frechet_lines(data, count, draws, seed)
     else:
         warnings.append(f"{len(set(real.groups))} group(s) cannot be divided into two sides; no distance")
     warning = sample_warning(count * frames_of(data.real), network.dimensions) if count >= 2 else None
@@ -122,7 +122,16 @@ def _distances(
         critic = _critic(data, seed)
     name = f"{network.label} ({network.description}; n={count}, mean of {draws} draws)"
     return Distances(
-        name, network.dimensions, count, draws, count >= LEAST_CLIPS, frechet, kernel, critic, tuple(warnings)
+        name,
+        network.dimensions,
+        count,
+        draws,
+        count >= LEAST_CLIPS,
+        lines.values,
+        kernel,
+        critic,
+        tuple(warnings),
+        lines.samples,
     )
 
 

@@ -13,6 +13,9 @@ the mean over `draws` divisions.
 Interval: a bootstrap over patients. Each sample draws the groups with replacement, keeps copies of a group on one
 side, and repeats the estimate over a few divisions. Copies make a set look narrower than it is and raise the
 distance, so the samples are shifted to the estimate: low .. high says how far it would move with other patients.
+
+Two methods that answer the same real clips are compared on the same divisions, clips and bootstrap samples, so that the
+interval of their difference (`paired_difference`) is not widened by what they have in common.
 """
 
 from __future__ import annotations
@@ -64,11 +67,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Lines:
-    """Frechet distances of the lines that there are, each the mean over `draws` divisions with `n` clips a side."""
+    """Frechet distances of the lines that there are, each the mean over `draws` divisions with `n` clips a side.
+
+    Attributes:
+        n: Clips a side.
+        draws: Divisions.
+        values: By line.
+        samples: Bootstrap samples of "fake", not shifted. Which patients the k-th one is of depends on the real clips
+            and the seed alone; () where not every real clip has a fake, since then it depends on the fakes too.
+    """
 
     n: int
     draws: int
     values: dict[str, Interval]
+    samples: tuple[float, ...] = ()
 
 
 def divide(groups: tuple[str, ...], draws: int, seed: int) -> list[npt.NDArray[np.bool_]]:
@@ -120,7 +132,23 @@ def frechet_lines(data: Side, n: int, draws: int, seed: int, repeats: int = REPE
     found = {key: _shifted(values[key], [sample[key] for sample in samples], n, groups) for key in values}
     if "repeat" in found:
         found["closed"] = _shifted(_closed(values), [_closed(sample) for sample in samples], n, groups, least=-np.inf)
-    return Lines(n, draws, found)
+    paired = bool((data.fake_of >= 0).all())
+    return Lines(n, draws, found, tuple(sample["fake"] for sample in samples) if paired else ())
+
+
+def paired_difference(
+    ours: Interval, theirs: Interval, samples: tuple[float, ...], others: tuple[float, ...]
+) -> Interval:
+    """Return our distance minus theirs with its interval over patients; no limits without shared samples.
+
+    Args:
+        ours: Distance of one method's fakes.
+        theirs: Distance of another one's for the same real clips, n and seed.
+        samples: `Lines.samples` of ours.
+        others: Of theirs.
+    """
+    drawn = [a - b for a, b in zip(samples, others, strict=True)] if len(samples) == len(others) else []
+    return _shifted(ours.mean - theirs.mean, drawn, ours.n, ours.groups, least=-np.inf)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Distances:
         kernel: Kernel distance by line; the floor's limits are the spread of divisions.
         critic: AUC of the critic by line; empty for networks of single frames.
         warnings: What the numbers are not good for.
+        samples: Bootstrap samples of the fakes' Frechet distance, shared between methods; see `divisions.Lines`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Distances:
     kernel: dict[str, Interval]
     critic: dict[str, Interval]
     warnings: tuple[str, ...]
+    samples: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

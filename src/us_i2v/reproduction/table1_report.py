@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from us_i2v import __version__
 from us_i2v.data.atomic import write_bytes
 from us_i2v.evaluation.compare import ALL
+from us_i2v.evaluation.divisions import paired_difference
 from us_i2v.evaluation.plot import check_plot
 from us_i2v.evaluation.report import finite, interval_text
 from us_i2v.metrics.diversity import DTI3D_SCALE
@@ -72,6 +73,11 @@ def document(table: Table1, settings: dict[str, Any]) -> dict[str, Any]:
         for name in parts:
             energy, diversity = _energy(row, name), _diversity(row, name)
             several[name] = {
+                "frechet_base_minus_this": {
+                    network: dataclasses.asdict(value)
+                    for network in row.comparison.parts[name].distances
+                    if (value := _distance_minus(table, key, name, network)) is not None
+                },
                 "energy": {k: dataclasses.asdict(v) for k, v in energy.items()},
                 "energy_base_minus_this": {k: dataclasses.asdict(v) for k, v in _base_minus(table, key, name).items()},
                 "diversity": {k: dataclasses.asdict(v) for k, v in diversity.items()},
@@ -151,6 +157,9 @@ def _by_source(table: Table1, name: str) -> list[str]:
         cells = [_distances(part, network) for part in parts.values()]
         what = (label, f"{label}: closed", f"{label}: kernel x 1000", f"{label}: critic AUC")
         distances |= {title: list(column) for title, column in zip(what, zip(*cells, strict=True), strict=True)}
+        less = [_distance_minus(table, key, name, network) for key in parts]
+        if any(less):
+            distances[f"{label}: base minus this"] = [interval_text(value) for value in less]
     paired: Columns = {}
     for number, label in _PAIRED.items():
         if number in one.paired:
@@ -236,6 +245,17 @@ def _base_minus(table: Table1, key: str, name: str) -> dict[str, Interval]:
     if key == MODEL or base is None or base.several is None or other.several is None or not _energy(other, name):
         return {}
     return base.several.energy.less(other.several.energy, None if name == ALL else name)
+
+
+def _distance_minus(table: Table1, key: str, name: str, network: str) -> Interval | None:
+    """Return base's Frechet distance minus a row's, on the same divisions; None without a claim."""
+    base = table.rows.get(MODEL)
+    if key == MODEL or base is None:
+        return None
+    ours, theirs = (row.comparison.parts[name].distances[network] for row in (base, table.rows[key]))
+    if not (ours.claim and theirs.claim):
+        return None
+    return paired_difference(ours.frechet["fake"], theirs.frechet["fake"], ours.samples, theirs.samples)
 
 
 def _diversity(row: RowResult, name: str) -> dict[str, Interval]:
