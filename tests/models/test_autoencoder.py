@@ -154,3 +154,27 @@ def test_an_encoder_with_block_search_sees_it_and_keeps_the_parameters_small():
     video = torch.rand(1, 1, 16, 32, 32, generator=torch.Generator().manual_seed(1))
     assert told.encode(video).mean.shape == plain.encode(video).mean.shape
     assert "block_search" not in AutoencoderConfig().model_dump()
+
+
+def test_learned_time_upsampling_starts_as_repetition_and_can_tell_every_frame_apart():
+    torch.manual_seed(0)
+    repeated, learned = build(), build(time_upsampling="learned")
+    missing, unexpected = learned.load_state_dict(repeated.state_dict(), strict=False)
+    assert not unexpected
+    assert {key.split(".")[1] for key in missing} == {"spread1", "spread2"}
+    for decoder in (repeated.decoder, learned.decoder):
+        torch.nn.init.normal_(decoder.flow_head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    z, still = torch.randn(1, *repeated.config.latent_shape), torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(learned.decode(z, still).flow, repeated.decode(z, still).flow)
+    # Frames 9 and 10 are copies of one step with alike neighbours until the maps differ.
+    between = repeated.decode(z, still).flow.detach().diff(dim=2).abs().amax(dim=(0, 1, 3, 4))
+    assert float(between[9]) == pytest.approx(0, abs=1e-6)
+    torch.nn.init.normal_(learned.decoder.spread2.maps.weight, std=0.2, generator=torch.Generator().manual_seed(2))
+    assert (learned.decode(z, still).flow.diff(dim=2).abs().amax(dim=(0, 1, 3, 4)) > 1e-3).all()
+
+
+def test_learned_time_upsampling_is_the_warp_decoders_and_leaves_old_files_alone():
+    with pytest.raises(ValidationError, match="warp"):
+        AutoencoderConfig(decoder="adain", time_upsampling="learned")
+    assert "time_upsampling" not in AutoencoderConfig().model_dump()
+    assert AutoencoderConfig(time_upsampling="learned").model_dump()["time_upsampling"] == "learned"

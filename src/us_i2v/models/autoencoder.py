@@ -36,8 +36,11 @@ class AutoencoderConfig(Config):
     correlation_radius: int = Field(3, ge=0, le=8, description="Radius of the correlation in cells; 0 = off.")
     correlation_channels: int = Field(32, ge=1, le=256, description="Channels that the correlation is projected to.")
     block_search: bool = Field(False, description="The encoder is also told the displacement that a search finds.")
+    time_upsampling: Literal["repeat", "learned"] = Field(
+        "repeat", description="How the warp decoder makes frames of the latent's steps in time."
+    )
 
-    later: ClassVar[tuple[str, ...]] = ("block_search",)
+    later: ClassVar[tuple[str, ...]] = ("block_search", "time_upsampling")
 
     @model_validator(mode="after")
     def _check_strides(self) -> Self:
@@ -50,6 +53,8 @@ class AutoencoderConfig(Config):
             raise ValueError(f"spatial strides reduce by {total_s}, which does not divide the size {self.size}")
         if (self.correlation_radius or self.block_search) and self.spatial_strides[0] != 2:
             raise ValueError("correlation and block search enter at 1/4 size: the first spatial stride must be 2")
+        if self.time_upsampling == "learned" and self.decoder == "adain":
+            raise ValueError("the AdaIN decoder interpolates in time; learned time up-sampling needs decoder = 'warp'")
         return self
 
     @property

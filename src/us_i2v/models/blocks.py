@@ -144,9 +144,38 @@ def enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def repeat_frames(x: Tensor, times: int) -> Tensor:
-    """Repeat each folded frame in time: (B*T, C, H, W) -> (B*T*times, C, H, W)."""
-    return x.repeat_interleave(times, dim=0) if times > 1 else x
+class RepeatFrames(nn.Module):
+    """Repeat each folded frame in time."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B*T, C, H, W) -> (B*T*times, C, H, W)."""
+        return x.repeat_interleave(self.times, dim=0)
+
+
+class SpreadFrames(nn.Module):
+    """Make `times` frames out of each folded one, a learned linear map each; starts as repetition.
+
+    What `RepeatFrames` makes differs between its copies only by what reaches them from the neighbours: motion then is a
+    line through as many knots as the latent has steps. Here every copy has channels of its own to be read from.
+    The counterpart in time of sub-pixel convolution, Shi et al. 2016.
+    """
+
+    def __init__(self, channels: int, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.maps = nn.Conv2d(channels, times * channels, 1, bias=False)
+        with torch.no_grad():
+            self.maps.weight.copy_(torch.eye(channels).repeat(times, 1)[:, :, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B*T, C, H, W) -> (B*T*times, C, H, W)."""
+        n, c, h, w = x.shape
+        y: Tensor = self.maps(x).reshape(n * self.times, c, h, w)
+        return y
 
 
 def add_still(x: Tensor, still: Tensor, frames: int) -> Tensor:

@@ -17,13 +17,14 @@ from torch import nn
 
 from us_i2v.models.blocks import (
     FactorisedBlock,
+    RepeatFrames,
+    SpreadFrames,
     StillPyramid,
     VectorSeed,
     add_still,
     enlarge,
     fold_time,
     group_norm,
-    repeat_frames,
     unfold_time,
     zero_init,
 )
@@ -51,6 +52,9 @@ class WarpDecoder(nn.Module):
         self.from_coarse = nn.Conv2d(p_coarse, c0, 1)
         self.coarse1 = FactorisedBlock(c0, c0)
         self.coarse2 = FactorisedBlock(c0, c0)
+        steps = VectorSeed.FRAMES if config.latent_mode == "vector" else config.latent_shape[1]
+        self.spread1 = _spread(config, c0, 2)
+        self.spread2 = _spread(config, c1, config.n_frames // (2 * steps))
         self.narrow1 = nn.Conv2d(c0, c1, 1)
         self.from_middle = nn.Conv2d(p_mid, c1, 1)
         self.middle1 = FactorisedBlock(c1, c1)
@@ -78,10 +82,10 @@ class WarpDecoder(nn.Module):
         if x.shape[-1] != coarse.shape[-1]:
             x = F.interpolate(x, size=coarse.shape[-2:], mode="bilinear", align_corners=False)
         x = self.coarse1(add_still(x, self.from_coarse(coarse), frames), frames)
-        x, frames = repeat_frames(x, 2), 2 * frames
+        x, frames = self.spread1(x), 2 * frames
         x = self.narrow1(self.coarse2(x, frames))
         x = self.middle1(add_still(enlarge(x), self.from_middle(middle), frames), frames)
-        x = self.middle2(repeat_frames(x, total // frames), total)
+        x = self.middle2(self.spread2(x), total)
         flow = 2 * enlarge(self.flow_head(F.silu(x)).float())
         half = F.interpolate(still, size=flow.shape[-2:], mode="area") * 2 - 1
         y = add_still(enlarge(self.narrow2(x)), self.from_fine(torch.cat([fine, half], dim=1)), total)
@@ -95,3 +99,7 @@ class WarpDecoder(nn.Module):
             mean=mean,
             scale=0.1 * F.softplus(scale),
         ).anchored()
+
+
+def _spread(config: AutoencoderConfig, channels: int, times: int) -> nn.Module:
+    return SpreadFrames(channels, times) if config.time_upsampling == "learned" else RepeatFrames(times)
