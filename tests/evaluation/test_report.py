@@ -48,7 +48,7 @@ def test_json_keeps_its_shape(result: Result, tmp_path: Path) -> None:
     }
     distances = part["distances"]["stats"]
     assert set(distances) == {
-        *("name", "dimensions", "n", "draws", "claim", "frechet", "kernel", "critic", "warnings"),
+        *("name", "dimensions", "n", "draws", "claim", "frechet", "kernel", "critic", "warnings", "samples"),
     }
     assert set(distances["frechet"]) == {"fake", "floor", "repeat", "closed"}
     assert set(distances["frechet"]["fake"]) == INTERVAL
