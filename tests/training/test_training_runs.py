@@ -214,7 +214,8 @@ def test_two_gloo_processes_equal_one_with_the_joint_batch(clips_folder, tmp_pat
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for start, out in (([], "one"), (launch, "two")):
         command = [sys.executable, *start, str(script), str(clips_folder), str(tmp_path / out)]
-        subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+        done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
     one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
     # After one Adam step from zero, exp_avg is (1 - beta1) times the gradient.
     gradients = [k for k in one if k.endswith("exp_avg")]
