@@ -26,7 +26,7 @@ from us_i2v.evaluation.compare import compare
 from us_i2v.evaluation.measure import Measured, measure
 from us_i2v.metrics.block_matching import block_motion
 from us_i2v.metrics.extractors import load_extractor
-from us_i2v.models.motion import warp
+from us_i2v.models.motion import interpolation_matrix, warp
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
 from us_i2v.seeding import numpy_generator
 from us_i2v.training.matched_flow import TRUSTED
@@ -93,10 +93,8 @@ def four_knots(flow_of: Callable[[int], torch.Tensor]) -> Callable[[int], torch.
     def flow(index: int) -> torch.Tensor:
         whole = F.pad(flow_of(index), (0, 0, 0, 0, 1, 0))
         knots = whole.unflatten(1, (4, -1)).mean(dim=2)
-        position = (torch.arange(whole.shape[1]) - (whole.shape[1] // 4 - 1) / 2) / (whole.shape[1] // 4)
-        low = position.floor().long().clamp(0, 2)
-        share = (position - low).clamp(0, 1)[:, None, None].float()
-        return (knots[:, low] * (1 - share) + knots[:, low + 1] * share)[:, 1:]
+        line = interpolation_matrix(4, whole.shape[1], 0, 4, "linear")
+        return torch.einsum("tk,ckyx->ctyx", line, knots)[:, 1:]
 
     return flow
 

@@ -64,6 +64,11 @@ class Side:
     repeat: Array | None
     fake_of: Indices
 
+    @property
+    def paired(self) -> bool:
+        """Whether every real clip has a fake."""
+        return bool((self.fake_of >= 0).all())
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -132,8 +137,7 @@ def frechet_lines(data: Side, n: int, draws: int, seed: int, repeats: int = REPE
     found = {key: _shifted(values[key], [sample[key] for sample in samples], n, groups) for key in values}
     if "repeat" in found:
         found["closed"] = _shifted(_closed(values), [_closed(sample) for sample in samples], n, groups, least=-np.inf)
-    paired = bool((data.fake_of >= 0).all())
-    return Lines(n, draws, found, tuple(sample["fake"] for sample in samples) if paired else ())
+    return Lines(n, draws, found, tuple(sample["fake"] for sample in samples) if data.paired else ())
 
 
 def paired_difference(
@@ -172,7 +176,7 @@ def _divide_once(members: list[Indices], times: Indices, count: int, rng: np.ran
 def _eligible(data: Side, left: npt.NDArray[np.bool_]) -> tuple[Indices, bool]:
     """Return the fakes that may be compared with the right side, and whether they are partners of left clips."""
     partners = data.fake_of[left]
-    if (data.fake_of >= 0).all():
+    if data.paired:
         return partners, True
     right = {group for group, is_left in zip(data.real_groups, left, strict=True) if not is_left}
     return np.array([k for k, group in enumerate(data.fake_groups) if group not in right], dtype=np.intp), False
