@@ -12,7 +12,7 @@ from us_i2v import __version__
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.cinn import CINNConfig, ConditionalFlow
 from us_i2v.models.conditioner import ConditionerConfig
-from us_i2v.models.denoiser import Denoiser, DenoiserConfig
+from us_i2v.models.denoiser import DenoiserConfig, build_denoiser
 from us_i2v.weights import Header, ProcessConfig, save_weights
 
 if TYPE_CHECKING:
@@ -37,20 +37,26 @@ SMALL_CINN = CINNConfig(blocks=3, hidden=16, depth=1, conditioner=ConditionerCon
 
 
 def small_weights(
-    path: Path, *, labels: tuple[str, ...] = (), seed: int = 0, moving: bool = True, controls: bool = False
+    path: Path,
+    *,
+    labels: tuple[str, ...] = (),
+    seed: int = 0,
+    moving: bool = True,
+    controls: bool = False,
+    denoiser: dict[str, object] | None = None,
 ) -> Path:
     """Write untrained weights of both stages; with `moving`, the zero-initialised heads get random values.
 
-    With `controls`, pressure and slide are conditions.
+    With `controls`, pressure and slide are conditions; `denoiser` holds changes of the denoiser's configuration.
     """
     torch.manual_seed(seed)
     autoencoder = Autoencoder(SMALL_AUTOENCODER)
-    denoiser_config = SMALL_DENOISER.model_copy(update={"n_labels": len(labels)})
+    denoiser_config = SMALL_DENOISER.model_copy(update={"n_labels": len(labels), **(denoiser or {})})
     if controls:
         denoiser_config = denoiser_config.model_copy(update={"pressure": True, "slide": True})
-    denoiser = Denoiser(denoiser_config, SMALL_AUTOENCODER.latent_shape)
+    network = build_denoiser(denoiser_config, SMALL_AUTOENCODER.latent_shape)
     tensors = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
-    tensors |= {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in network.state_dict().items()}
     if moving:
         for name in tensors:
             if not bool(tensors[name].any()):

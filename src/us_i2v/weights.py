@@ -27,7 +27,7 @@ from us_i2v.diffusion.shortcut import Shortcut
 from us_i2v.errors import OutputError, WeightsError
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.cinn import CINNConfig, ConditionalFlow
-from us_i2v.models.denoiser import Denoiser, DenoiserConfig
+from us_i2v.models.denoiser import Denoiser, DenoiserConfig, build_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +146,7 @@ class Weights:
         """Build the denoiser in evaluation mode, float32; raises `WeightsError` if there is none."""
         if self.header.denoiser is None:
             raise self._lacks("denoiser", "train-ldm")
-        return self._fill(Denoiser(self.header.denoiser, self.header.autoencoder.latent_shape), "denoiser.")
+        return self._fill(build_denoiser(self.header.denoiser, self.header.autoencoder.latent_shape), "denoiser.")
 
     def cinn(self) -> ConditionalFlow:
         """Build the flow in evaluation mode, float32; raises `WeightsError` if there is none."""

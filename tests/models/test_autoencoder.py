@@ -10,7 +10,7 @@ from tests.factories import SMALL_AUTOENCODER, textured_still
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
 from us_i2v.models.blocks import Conv3d
 from us_i2v.models.encoder import BlockSearch
-from us_i2v.models.motion import deterministic_frames
+from us_i2v.models.motion import deterministic_frames, warp
 
 
 def build(**changes) -> Autoencoder:
@@ -42,6 +42,27 @@ def test_untrained_warp_decoder_repeats_the_still_exactly():
     motion = model.decode(torch.randn(2, *model.config.latent_shape), still)
     full = motion.resample((0, 0, *motion.grid), (32, 32))
     assert torch.equal(deterministic_frames(still, full), still[:, :, None].expand(-1, -1, 16, -1, -1))
+
+
+def test_without_a_residual_frames_are_the_still_moved_and_scaled():
+    torch.manual_seed(0)
+    model = build(residual=False)
+    for parameter in model.decoder.parameters():
+        if not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.2)
+    still = torch.rand(2, 1, 32, 32)
+    motion = model.decode(torch.randn(2, *model.config.latent_shape), still)
+    assert bool(motion.flow[:, :, 1:].any())
+    assert bool(motion.gain[:, :, 1:].any())
+    assert not any(bool(x.any()) for x in (motion.gate, motion.mean, motion.scale))
+    full = motion.at_size((32, 32))
+    moved = (1 + full.gain) * warp(still, full.flow)
+    assert torch.equal(deterministic_frames(still, full), moved)
+    with_one = build()
+    assert sum(p.numel() for p in with_one.parameters()) > sum(p.numel() for p in model.parameters())
+    assert "residual" not in AutoencoderConfig().model_dump()
+    with pytest.raises(ValidationError, match="residual = false needs"):
+        build(residual=False, decoder="adain")
 
 
 def test_adain_frames_are_painted_through_the_same_interface():

@@ -39,8 +39,9 @@ class AutoencoderConfig(Config):
     time_upsampling: Literal["repeat", "learned"] = Field(
         "repeat", description="How the warp decoder makes frames of the latent's steps in time."
     )
+    residual: bool = Field(True, description="The warp decoder adds a gated residual; false: flow and gain alone.")
 
-    later: ClassVar[tuple[str, ...]] = ("block_search", "time_upsampling")
+    later: ClassVar[tuple[str, ...]] = ("block_search", "time_upsampling", "residual")
 
     @model_validator(mode="after")
     def _check_strides(self) -> Self:
@@ -55,6 +56,10 @@ class AutoencoderConfig(Config):
             raise ValueError("correlation and block search enter at 1/4 size: the first spatial stride must be 2")
         if self.time_upsampling == "learned" and self.decoder == "adain":
             raise ValueError("the AdaIN decoder interpolates in time; learned time up-sampling needs decoder = 'warp'")
+        if not self.residual and self.decoder == "adain":
+            raise ValueError(
+                "the AdaIN decoder paints all frames as a residual; residual = false needs decoder = 'warp'"
+            )
         return self
 
     @property

@@ -23,7 +23,7 @@ from us_i2v.config import Config
 from us_i2v.errors import ConfigError
 from us_i2v.models.blocks import zero_init
 from us_i2v.models.conditioner import ConditionerConfig, StillEncoder
-from us_i2v.models.denoiser import ScalarEmbedding
+from us_i2v.models.conditioning import ScalarEmbedding
 from us_i2v.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 Flow is predicted at 1/4 of the model's size and interpolated (tissue moves smoothly); gain, gate and
 residual at 1/2. Heads of flow, gain and residual start at zero, so that an untrained decoder repeats the
 still. The residual is a low-resolution mean plus a local standard deviation: what the latent cannot know is
-drawn at generation, not averaged away.
+drawn at generation, not averaged away. Without a residual (`AutoencoderConfig.residual`) the gate is shut for good:
+frames are the still, moved and made brighter or darker, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ class WarpDecoder(nn.Module):
         self.from_fine = nn.Conv2d(p_fine + 1, c2, 3, padding=1)
         self.fine_norm = group_norm(c2)
         self.fine = nn.Conv2d(c2, c2, 3, padding=1)
-        self.look_head = nn.Conv2d(c2, 4, 3, padding=1)
+        self.look_head = nn.Conv2d(c2, 4 if config.residual else 1, 3, padding=1)
         zero_init(self.look_head)
+        if not config.residual:
+            return
         # Softplus of the last bias is the initial scale (times 0.1, see forward).
         initial = math.log(math.expm1(10 * _INITIAL_SCALE))
         with torch.no_grad():
@@ -91,6 +94,9 @@ class WarpDecoder(nn.Module):
         y = add_still(enlarge(self.narrow2(x)), self.from_fine(torch.cat([fine, half], dim=1)), total)
         y = F.silu(self.fine(F.silu(self.fine_norm(y))))
         look = unfold_time(self.look_head(y).float(), batch)
+        if not self.config.residual:
+            shut = torch.zeros_like(look)
+            return Motion(unfold_time(flow, batch), look, shut, shut, shut).anchored()
         gain, gate, mean, scale = look.chunk(4, dim=1)
         return Motion(
             flow=unfold_time(flow, batch),

@@ -20,7 +20,7 @@ from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.sampling import sample
 from us_i2v.diffusion.shortcut import Shortcut, shortcut_loss
 from us_i2v.errors import ConfigError
-from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig
+from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig, build_denoiser
 from us_i2v.options import GenerateOptions, SamplingPlan, choose_sampler
 from us_i2v.seeding import derive_seed, per_sample_noise
 from us_i2v.training.latent_bank import LatentBank
@@ -72,7 +72,7 @@ class _Step(nn.Module):
     def __init__(self, config: DenoiserTraining, latent_shape: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.config = config
-        self.denoiser = Denoiser(config.model, latent_shape)
+        self.denoiser = build_denoiser(config.model, latent_shape)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: z, eps (B, *latent), t (B,), hide (B, 3 or 5), and what `_conditions` takes."""
