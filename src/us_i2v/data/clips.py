@@ -1,4 +1,4 @@
-"""Clips: one reader for video files, GIFs, NumPy files and folders of frames.
+"""Clips: one reader for video files, GIFs, NumPy files, folders of frames, DICOM, NIfTI and MetaImage files.
 
 Conventions
     Frames are uint8, (T, H, W) gray or (T, H, W, 3) RGB; a clip in which all channels agree is gray.
@@ -21,19 +21,22 @@ from us_i2v.data.decoding.arrays import ArraySource
 from us_i2v.data.decoding.ffmpeg import VIDEO_SUFFIXES, FfmpegSource
 from us_i2v.data.decoding.folders import FolderSource, frame_files, is_frame_folder
 from us_i2v.data.decoding.gif import GifSource
+from us_i2v.data.decoding.volumes import VolumeSource, volume_frames
+from us_i2v.data.dicom.detect import has_several_frames, is_dicom, require_pydicom
 from us_i2v.data.repeats import (
     Distinct,
     distinct_frames,
     distinct_indices,
     repeated_frames,
 )
-from us_i2v.data.stills import check_size, require_file
+from us_i2v.data.stills import VOLUME_SUFFIXES, check_size, is_volume, require_file
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from us_i2v.data.decoding.base import ClipInfo, FrameSource
+    from us_i2v.data.dicom.detect import Regions
     from us_i2v.types import Frames, Image, Size
 
 __all__ = [
@@ -50,11 +53,12 @@ __all__ = [
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 CLIP_SUFFIXES = VIDEO_SUFFIXES | ARRAY_SUFFIXES | {".gif"}
+"""Of files that are always clips; DICOM, NIfTI and MetaImage files are clips if they have several frames."""
 DEFAULT_FPS = 25.0
 """Assumed where neither the file nor the caller states a rate."""
 
 _CACHE_ENTRIES = 4096
-_cache: dict[tuple[str, int, int], ClipInfo] = {}
+_cache: dict[tuple[str, int, int, str], ClipInfo] = {}
 
 
 class ClipReader:
@@ -67,6 +71,7 @@ class ClipReader:
         size: (height, width).
         n_frames: Exact number of frames.
         colour: True if frames come as (H, W, 3).
+        mm_per_pixel: (row, column) spacing in millimetres, or None where the container does not say.
     """
 
     def __init__(self, source: FrameSource, info: ClipInfo, fps: float | None = None) -> None:
@@ -76,6 +81,7 @@ class ClipReader:
         self.size: Size = info.size
         self.n_frames = info.n_frames
         self.colour = info.colour
+        self.mm_per_pixel = info.mm_per_pixel
         self.fps_known = fps is not None or info.fps is not None
         self.fps = fps if fps is not None else (info.fps or DEFAULT_FPS)
 
@@ -137,18 +143,28 @@ class ClipReader:
 
 
 def is_clip(path: Path) -> bool:
-    """Tell by its ending, or for a folder by its frames' names, whether a path is meant to be a clip."""
+    """Tell by its ending, or for a folder by its frames' names, whether a path is meant to be a clip.
+
+    DICOM, NIfTI and MetaImage files are clips if their headers state several frames; raises `InputError` for a DICOM
+    file where pydicom is missing.
+    """
     if path.is_dir():
         return is_frame_folder(path)
+    if is_volume(path):
+        return volume_frames(path) > 1
+    if is_dicom(path):
+        return has_several_frames(path)
     return path.suffix.lower() in CLIP_SUFFIXES
 
 
-def open_clip(path: Path | str, fps: float | None = None) -> ClipReader:
+def open_clip(path: Path | str, fps: float | None = None, regions: Regions = "keep") -> ClipReader:
     """Open a clip and scan it once; scans are remembered by path, time of change and size.
 
     Args:
-        path: mp4, m4v, mov, avi, mkv, webm, mpg, mpeg, gif, npy, npz, or a folder of numbered frames.
+        path: mp4, m4v, mov, avi, mkv, webm, mpg, mpeg, gif, npy, npz, nii, nii.gz, mha, mhd, a DICOM file, or a folder
+            of numbered frames.
         fps: Overrides the rate that the container states.
+        regions: Of DICOM files: keep, crop or blank what lies outside of their ultrasound regions.
 
     Raises:
         InputError: The clip is missing, empty, damaged, not a clip or smaller than 16 x 16, or `fps` is not
@@ -157,8 +173,8 @@ def open_clip(path: Path | str, fps: float | None = None) -> ClipReader:
     path = Path(path)
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise InputError(f"Frame rate {fps:g} for '{path}' is not a positive number.", "Give for example 25.")
-    source = _source_of(path)
-    key = _cache_key(path)
+    source = _source_of(path, regions)
+    key = (*_cache_key(path), regions)
     info = _cache.get(key)
     if info is None:
         info = source.scan()
@@ -169,7 +185,7 @@ def open_clip(path: Path | str, fps: float | None = None) -> ClipReader:
     return ClipReader(source, info, fps)
 
 
-def _source_of(path: Path) -> FrameSource:
+def _source_of(path: Path, regions: Regions) -> FrameSource:
     if path.is_dir():
         return FolderSource(path)
     require_file(path, "Clip")
@@ -180,9 +196,16 @@ def _source_of(path: Path) -> FrameSource:
         return ArraySource(path)
     if suffix == ".gif":
         return GifSource(path)
+    if is_volume(path):
+        return VolumeSource(path)
+    if is_dicom(path):
+        require_pydicom(path)
+        from us_i2v.data.dicom.source import DicomSource
+
+        return DicomSource(path, regions)
     raise InputError(
         f"'{path}' is not a clip by its ending '{suffix}'.",
-        f"Give a folder of numbered frames or one of {', '.join(sorted(CLIP_SUFFIXES))}.",
+        f"Give a folder of numbered frames or one of {', '.join(sorted({*CLIP_SUFFIXES, *VOLUME_SUFFIXES, '.dcm'}))}.",
     )
 
 

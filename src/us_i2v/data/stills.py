@@ -1,4 +1,4 @@
-"""Stills: PNG, JPEG, TIFF, BMP and GIF files to 8-bit arrays.
+"""Stills: PNG, JPEG, TIFF, BMP, GIF and DICOM files, and first frames of NIfTI and MetaImage files, to 8-bit arrays.
 
 Conventions
     A still is uint8, (H, W) gray or (H, W, 3) RGB, 0..255. RGB whose three channels are equal becomes gray.
@@ -7,7 +7,7 @@ Conventions
     A 16-bit file whose largest value is below 256 would come out black and is refused. Floating-point TIFFs
     follow `scale_to_uint8`.
     Alpha is dropped; palette, 1-bit, CMYK and other colour spaces are converted to gray or RGB.
-    Of a file with several pages the first is read. The EXIF orientation is applied.
+    Of a file with several pages or frames the first is read. The EXIF orientation is applied.
 Nothing is decoded before the header has shown a plausible size.
 """
 
@@ -24,15 +24,19 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
+from us_i2v.data.dicom.detect import is_dicom, require_pydicom
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from us_i2v.data.dicom.detect import Regions
     from us_i2v.types import Image, Size
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 STILL_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"})
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd")
+"""NIfTI and MetaImage files, see `decoding.volumes`."""
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 
@@ -52,21 +56,39 @@ PILLOW_ERRORS = (
 
 
 def is_still(path: Path) -> bool:
-    """Tell by its ending whether a path is meant to be a still; GIFs count as stills and as clips."""
-    return path.suffix.lower() in STILL_SUFFIXES
+    """Tell by its ending whether a path is meant to be a still; GIFs count as stills and as clips.
+
+    So do DICOM, NIfTI and MetaImage files, of which `clips.is_clip` tells by their headers.
+    """
+    return path.suffix.lower() in STILL_SUFFIXES or is_volume(path) or is_dicom(path)
 
 
-def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+def is_volume(path: Path) -> bool:
+    """Tell by its ending whether a path is meant to be a NIfTI or MetaImage file."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def read_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions = "keep") -> Image:
     """Read one still as uint8, (H, W) or (H, W, 3).
 
     Args:
-        path: A PNG, JPEG, TIFF, BMP or GIF file.
+        path: A PNG, JPEG, TIFF, BMP, GIF, DICOM, NIfTI or MetaImage file.
         max_pixels: Largest allowed height x width, checked on the header before anything is decoded.
+        regions: Of DICOM files: keep, crop or blank what lies outside of their ultrasound regions.
 
     Raises:
         InputError: The file is missing, empty, truncated, not an image of these formats, smaller than
             16 x 16 or larger than `max_pixels`.
     """
+    if is_volume(path):
+        from us_i2v.data.decoding.volumes import first_frame
+
+        return first_frame(path, max_pixels)
+    if is_dicom(path):
+        require_pydicom(path)
+        from us_i2v.data.dicom.source import read_dicom_still
+
+        return read_dicom_still(path, max_pixels, regions).picture
     with open_image(path, max_pixels) as picture:
         try:
             picture.load()

@@ -26,6 +26,7 @@ class ClipInfo:
         colour: False if the channels of all frames agree.
         padded: (height, width) that the container stores, if larger than `size`.
         planar: True if the decoder can hand out luma by itself.
+        mm_per_pixel: (row, column) spacing in millimetres, or None where the container does not say.
     """
 
     n_frames: int
@@ -34,6 +35,7 @@ class ClipInfo:
     colour: bool
     padded: Size
     planar: bool = False
+    mm_per_pixel: tuple[float, float] | None = None
 
 
 class FrameSource(Protocol):
