@@ -2,7 +2,7 @@
 
 | clip | its mask |
 |---|---|
-| `name.mp4`, `.mkv`, `.avi`, `.gif` | `name_mask.mkv`, lossless (FFV1), 0 and 255 |
+| `name.mp4`, `.mkv`, `.avi`, `.gif`, `.dcm` | `name_mask.mkv`, lossless (FFV1), 0 and 255 |
 | `name.npz` | `name_mask.npz`, first array `frames`, uint8 (T, H, W), 0 and 255 |
 | `name` (a folder of PNG frames) | `name_mask`, a folder of PNG frames |
 
@@ -22,6 +22,7 @@ from us_i2v.data.writers import check_target, write_clip
 from us_i2v.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from us_i2v.data.dicom.output import DicomOutput
     from us_i2v.pipeline import GeneratedClip
 
 FOLDER = "png"
@@ -48,7 +49,9 @@ def mask_path(clip: Path) -> Path:
     return clip.with_name(f"{clip.stem}_mask{mask_ending}")
 
 
-def write_result(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path | None = None) -> None:
+def write_result(
+    clip: GeneratedClip, path: Path, *, exact: bool, staging: Path | None = None, dicom: DicomOutput | None = None
+) -> None:
     """Write a clip to `path` and its mask, if it has one, beside it.
 
     Args:
@@ -57,6 +60,7 @@ def write_result(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path 
         exact: Write the clip without loss; masks always are.
         staging: Folder on the same file system in which both are written before they are moved into
             place; without it a new one beside `path` is used and removed.
+        dicom: How a `.dcm` is written.
 
     Raises:
         OutputError: something cannot be written.
@@ -64,18 +68,18 @@ def write_result(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path 
     try:
         if staging is None:
             with tempfile.TemporaryDirectory(prefix=".us-i2v-", dir=path.parent) as folder:
-                _write_staged(clip, path, exact=exact, staging=Path(folder))
+                _write_staged(clip, path, exact=exact, staging=Path(folder), dicom=dicom)
         else:
-            _write_staged(clip, path, exact=exact, staging=staging)
+            _write_staged(clip, path, exact=exact, staging=staging, dicom=dicom)
     except OSError as error:
         raise OutputError(
             f"Cannot write '{path}': {error.strerror or error}.", "Check the path and the free space."
         ) from error
 
 
-def _write_staged(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path) -> None:
+def _write_staged(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path, dicom: DicomOutput | None) -> None:
     staged, staged_mask = staging / path.name, staging / mask_path(path).name
-    write_clip(staged, clip.frames, clip.fps, exact=exact)
+    write_clip(staged, clip.frames, clip.fps, exact=exact, dicom=dicom)
     if clip.masks is not None:
         mask_frames = clip.masks.astype(np.uint8) * np.uint8(255)
         write_clip(staged_mask, mask_frames, clip.fps, exact=True)

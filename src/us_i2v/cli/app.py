@@ -11,6 +11,7 @@ from us_i2v import __version__
 from us_i2v.cli import (
     augment,
     convert,
+    deidentify,
     devices,
     evaluate,
     finetune,
@@ -68,6 +69,7 @@ app.command("evaluate")(evaluate.command)
 app.add_typer(reproduce.app, name="reproduce")
 app.command("prepare")(prepare.command)
 app.command("inspect")(inspect.command)
+app.command("deidentify")(deidentify.command)
 app.command("convert")(convert.command)
 app.command("devices")(devices.command)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from us_i2v.cli import dicom_options as dcm
 from us_i2v.cli import options as opt
 from us_i2v.errors import ConfigError, OutputError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from us_i2v.data.dicom.detect import Regions
     from us_i2v.pipeline import GeneratedClip, GenerateOptions, ImageToVideo
     from us_i2v.seeding import Seed
     from us_i2v.types import Image, Mask
@@ -41,13 +43,13 @@ class Request:
 
 
 def command(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Stills: PNG, JPEG, TIFF, BMP or GIF.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Stills: PNG, JPEG, TIFF, BMP, GIF or DICOM.")],
     output: Annotated[
         Path,
         typer.Option(
             "--output",
             "-o",
-            help="One clip: a file (.mp4 .mkv .avi .gif .npz) or, without an ending, a folder of PNG frames. "
+            help="One clip: a file (.mp4 .mkv .avi .gif .npz .dcm) or, without an ending, a folder of PNG frames. "
             "Several: a folder.",
         ),
     ],
@@ -63,7 +65,7 @@ def command(
         int, typer.Option("--num-clips", min=1, help="Clips a still, with seeds SEED, SEED+1, ...")
     ] = 1,
     ext: Annotated[
-        str, typer.Option("--ext", help="Format in a folder of clips: mp4, mkv, avi, gif, npz or png.")
+        str, typer.Option("--ext", help="Format in a folder of clips: mp4, mkv, avi, gif, npz, png or dcm.")
     ] = "mp4",
     preview: Annotated[
         Path | None,
@@ -99,6 +101,9 @@ def command(
         typer.Option("--save-latent", metavar="FILE.safetensors", help="Keep the motion of the first clip."),
     ] = None,
     texture: opt.Texture = None,
+    region: dcm.Region = "keep",
+    mark: dcm.Mark = True,
+    keep_text: dcm.KeepText = False,
     exact: opt.Exact = False,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
@@ -117,8 +122,9 @@ def command(
     check_outputs([request.output for request in requests], [*images, *([latent] if latent else [])], preview)
     if save_latent is not None:
         check_latent_output(save_latent, [*images, *(mask or [])])
+    regions = dcm.parse_region(region)
     for request in requests[::num_clips]:
-        read_inputs(request)
+        check_inputs(request, regions, keep_text)
     options = opt.generate_options(
         frames=frames,
         steps=steps,
@@ -140,10 +146,12 @@ def command(
         options = generator.prompted(prompt, options)
     make = drawn_clips(generator, options) if latent is None else driven_clips(generator, options, latent)
     for request in requests:
-        still, still_mask = read_inputs(request)
+        still, still_mask = read_inputs(request, regions)
         clip = make(still, still_mask, request.seed, out_size)
         make_folder(request.output.parent)
-        write_result(clip, request.output, exact=exact)
+        made = f"seed {seed_text(request.seed)}, weights {generator.info.kind} {generator.weights_sha256}"
+        dicom = dcm.dicom_output(request.output, request.image, still, clip, regions, mark, keep_text, made)
+        write_result(clip, request.output, exact=exact, dicom=dicom)
         if preview is not None and request is requests[0]:
             make_folder(preview.parent)
             write_strip(preview, clip.frames, clip.masks)
@@ -256,7 +264,6 @@ def plan_requests(
         ConfigError: `output` is a file though there are several clips, masks and stills do not pair up, or
             two stills would be written to one file.
     """
-    from us_i2v.augmentation.outputs import clip_name
     from us_i2v.seeding import blends
 
     if len(images) > 1 and masks and len(masks) != len(images):
@@ -285,7 +292,7 @@ def plan_requests(
         seeds = blends(seed, interpolate, num_clips)
         names = [f"_seed{seed}to{interpolate}_{k:0{len(str(num_clips - 1))}}" for k in range(num_clips)]
     return [
-        Request(image, own_masks, own, output / clip_name(image.stem + (name if num_clips > 1 else ""), ext))
+        Request(image, own_masks, own, output / dcm.clip_name(image.stem + (name if num_clips > 1 else ""), ext))
         for image, own_masks in pairs
         for own, name in zip(seeds, names, strict=True)
     ]
@@ -316,12 +323,20 @@ def check_outputs(outputs: list[Path], inputs: list[Path], preview: Path | None)
         check_folder_writable(preview.parent)
 
 
-def read_inputs(request: Request) -> tuple[Image, Mask | None]:
+def check_inputs(request: Request, regions: Regions, keep_text: bool) -> None:
+    """Read a request's still and masks; raises `InputError`, for DICOM clips also if the still has burned-in text."""
+    from us_i2v.data.dicom.output import refuse_text
+
+    still, _ = read_inputs(request, regions)
+    if dcm.is_dicom_output(request.output) and not keep_text:
+        refuse_text(still, str(request.image))
+
+
+def read_inputs(request: Request, regions: Regions = "keep") -> tuple[Image, Mask | None]:
     """Read a request's still and masks; raises `InputError`."""
     from us_i2v.data.masks import read_masks
-    from us_i2v.data.stills import read_still
 
-    still = read_still(request.image)
+    still = dcm.read_region(request.image, regions)
     if not request.masks:
         return still, None
     return still, read_masks(request.masks, (still.shape[0], still.shape[1]))

@@ -7,6 +7,7 @@
 | .avi | motion JPEG; with `exact` FFV1 | with `exact` |
 | .gif | 256 grays, or 256 colours a frame; times in 1/100 s | gray only |
 | .npz | `frames` uint8 (T, H, W[, 3]), then `fps` float64 | always |
+| .dcm | Ultrasound Multi-frame Image Storage (needs the extra `dicom`), see `dicom.writing` | but for the mark |
 | folder (no ending, or a final "/") | frame_0000.png ... and clip.json with the rate | always |
 
 The same frames, rate and comment give the same bytes: one encoder thread, no clock times, no version marks in
@@ -35,12 +36,14 @@ from PIL import Image as PillowImage
 from us_i2v.data.atomic import check_writable, publish, temporary_beside, unwritable, write_bytes
 from us_i2v.data.decoding.ffmpeg import SWS_FLAGS, ffmpeg_exe
 from us_i2v.data.decoding.folders import SIDECAR
+from us_i2v.data.dicom.detect import require_pydicom
+from us_i2v.data.dicom.output import DicomOutput
 from us_i2v.errors import OutputError
 
 if TYPE_CHECKING:
     from us_i2v.types import Frames, Image
 
-OUTPUT_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".npz")
+OUTPUT_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".npz", ".dcm")
 CRF = 12
 PRESET = "veryfast"
 """Chosen against "medium" at crf 16: on speckle the mean error is lower at 10, 25 and 61 fps (2.1 against 2.6
@@ -49,7 +52,15 @@ higher the rate is: the error at 61 fps is about twice that at 10 fps. Use `exac
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write_clip(path: Path | str, frames: Frames, fps: float, *, exact: bool = False, comment: str = "") -> Path:
+def write_clip(
+    path: Path | str,
+    frames: Frames,
+    fps: float,
+    *,
+    exact: bool = False,
+    comment: str = "",
+    dicom: DicomOutput | None = None,
+) -> Path:
     """Write a clip; what is at `path` already is replaced when the new file is complete.
 
     Args:
@@ -58,12 +69,14 @@ def write_clip(path: Path | str, frames: Frames, fps: float, *, exact: bool = Fa
         fps: Frames per second, > 0.
         exact: Lossless coding where the container offers a choice.
         comment: One line kept in the file's metadata where the container has a place for it.
+        dicom: How a `.dcm` is written; with the mark SYNTHETIC and the comment as description unless given.
 
     Returns:
         The path written.
 
     Raises:
         OutputError: Unknown ending, unusable frames or rate, or the target cannot be written.
+        InputError: For a `.dcm`, pydicom is missing, or frame 0 has burned-in text that is not to be kept.
     """
     target = Path(path)
     check_target(path)
@@ -83,6 +96,10 @@ def write_clip(path: Path | str, frames: Frames, fps: float, *, exact: bool = Fa
         _write_gif(target, frames, fps, line)
     elif suffix == ".npz":
         _write_npz(target, frames, fps)
+    elif suffix == ".dcm":
+        from us_i2v.data.dicom.writing import write_dicom
+
+        write_dicom(target, frames, fps, dicom or DicomOutput(description=line))
     else:
         _write_folder(target, frames, fps, line)
     return target
@@ -97,6 +114,8 @@ def check_target(path: Path | str) -> None:
             f"'{path}' ends in '{target.suffix}', which is no kind of clip that can be written.",
             f"Use {', '.join(OUTPUT_SUFFIXES)}, or a name without an ending for a folder of PNG frames.",
         )
+    if suffix == ".dcm":
+        require_pydicom(target)
     if suffix and target.is_dir():
         raise OutputError(f"'{path}' is a folder.", "Give a file name, or remove the folder.")
     if not suffix and target.is_dir() and not _is_ours(target):

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 _JPEG2000 = (JPEG2000, JPEG2000Lossless)
+LOSSY = (*_JPEG, JPEG2000)
+"""Encodings that lose something."""
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GRAYS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
