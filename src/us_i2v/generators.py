@@ -8,8 +8,9 @@ Which one a weights file holds stands in its header.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from us_i2v.diffusion.prediction import Denoiser
     from us_i2v.models.autoencoder import Autoencoder
     from us_i2v.seeding import Seed
+
+Precision = Literal["fp32", "bf16"]
+"""What the networks compute in; sampling and rendering are float32 at either."""
 
 
 class Generator(Protocol):
@@ -67,18 +71,25 @@ class FirstStage:
     Args:
         weights: Weights of both stages.
         device: Where to compute.
+        precision: See `Precision`.
     """
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
-        self.header, self.device = weights.header, device
+    def __init__(self, weights: Weights, device: torch.device, precision: Precision) -> None:
+        self.header, self.device, self.precision = weights.header, device, precision
         self.autoencoder = weights.autoencoder().to(device)
         mean, sd = weights.latent_statistics()
         self.mean, self.sd = mean.to(device), sd.to(device)
 
+    def networks(self) -> AbstractContextManager[object]:
+        """Context in which the networks compute in the chosen precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
     @torch.no_grad()
     def decode(self, latent: Tensor, stills: Tensor) -> Motion:
         """See `Generator.decode`."""
-        return self.autoencoder.decode(latent.to(self.device), stills.to(self.device)).in_float32().anchored()
+        with self.networks():
+            motion = self.autoencoder.decode(latent.to(self.device), stills.to(self.device))
+        return motion.in_float32().anchored()
 
     @torch.no_grad()
     def decode_chain(self, chain: Tensor, stills: Tensor, n_frames: int, *, loop: bool = False) -> Motion:
@@ -101,7 +112,8 @@ class FirstStage:
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """See `Generator.encode`."""
-        return self.autoencoder.encode(video.to(self.device)).mean.cpu()
+        with self.networks():
+            return self.autoencoder.encode(video.to(self.device)).mean.cpu()
 
     def interval(self, options: GenerateOptions, batch: int) -> Tensor:
         """Seconds between frames, (batch,); raises `ConfigError` for a rate that the weights do not know."""
@@ -112,9 +124,9 @@ class FirstStage:
 class LDDM(FirstStage):
     """Latent dynamic diffusion (Chen et al. 2024): noise -> latent -> motion."""
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
+    def __init__(self, weights: Weights, device: torch.device, precision: Precision = "fp32") -> None:
         self.denoiser = weights.denoiser().to(device)
-        super().__init__(weights, device)
+        super().__init__(weights, device, precision)
         # A file of kind "lddm" always has one; the header's validation sees to it.
         self.process = weights.header.process or ProcessConfig()
 
@@ -138,7 +150,8 @@ class LDDM(FirstStage):
         """Denoise one latent a seed: (B, C_z, T_z or L, H_z, W_z), in the auto-encoder's units."""
         shape = self.header.autoencoder.latent_shape
         stills = stills.to(self.device)
-        features = self.denoiser.embed_still(stills)
+        with self.networks():
+            features = self.denoiser.embed_still(stills)
         if not is_stitched(self.header, options):
             noise = per_sample_noise(seeds, shape, "latent")
             return self._denoise(self._guided(stills, features, options), noise, seeds, options)
@@ -159,14 +172,16 @@ class LDDM(FirstStage):
         plan = choose_sampler(options, self.process)
 
         def model(x: Tensor, t: Tensor) -> Tensor:
-            out: Tensor = self.denoiser(x, t, conditions, features, plan.stated(x))
-            return out
+            with self.networks():
+                out: Tensor = self.denoiser(x, t, conditions, features, plan.stated(x))
+            return out.to(x.dtype)
 
         unguided = replace(conditions, label=None, motion=None, pressure=None, slide=None)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            out: Tensor = self.denoiser(x, t, unguided, features, plan.stated(x))
-            return out
+            with self.networks():
+                out: Tensor = self.denoiser(x, t, unguided, features, plan.stated(x))
+            return out.to(x.dtype)
 
         return ClassifierFreeGuidance(model, plain, 1.0 if options.guidance is None else options.guidance)
 
@@ -207,11 +222,14 @@ class LDDM(FirstStage):
 
 
 class CINN(FirstStage):
-    """Conditional invertible network (Dorkenwald et al. 2021): noise -> latent in one pass -> motion."""
+    """Conditional invertible network (Dorkenwald et al. 2021): noise -> latent in one pass -> motion.
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
+    The flow itself is computed in float32 at any precision, as in training.
+    """
+
+    def __init__(self, weights: Weights, device: torch.device, precision: Precision = "fp32") -> None:
         self.network = weights.cinn().to(device)
-        super().__init__(weights, device)
+        super().__init__(weights, device, precision)
 
     def check(self, options: GenerateOptions) -> None:
         """See `Generator.check`: a flow has no sampler and no guidance, and knows no classes."""
@@ -239,6 +257,7 @@ class CINN(FirstStage):
         return self.network.inverse(noise, condition) * self.sd + self.mean
 
 
-def load_generator(weights: Weights, device: torch.device) -> Generator:
+def load_generator(weights: Weights, device: torch.device, precision: Precision = "fp32") -> Generator:
     """Build the generator that a weights file holds; raises `WeightsError` if it holds stage 1 only."""
-    return CINN(weights, device) if weights.header.kind == "cinn" else LDDM(weights, device)
+    kind = CINN if weights.header.kind == "cinn" else LDDM
+    return kind(weights, device, precision)

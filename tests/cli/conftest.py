@@ -29,7 +29,7 @@ def us_i2v() -> Callable[..., Result]:
 def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
     """What `ImageToVideo.from_pretrained` returns in this test."""
     fake = FakeGenerator()
-    monkeypatch.setattr(ImageToVideo, "from_pretrained", lambda weights=None, device="auto", threads=2: fake)
+    monkeypatch.setattr(ImageToVideo, "from_pretrained", lambda *_given, **_named: fake)
     return fake
 
 

@@ -69,15 +69,15 @@ def test_weights_device_and_threads_reach_the_loader(
 
     asked: list[tuple[object, ...]] = []
 
-    def load(weights: object = None, device: object = "auto", threads: int = 0) -> FakeGenerator:
-        asked.append((weights, device, threads))
+    def load(weights: object, device: object, threads: int, precision: str) -> FakeGenerator:
+        asked.append((weights, device, threads, precision))
         return FakeGenerator()
 
     monkeypatch.setattr(ImageToVideo, "from_pretrained", load)
     us_i2v("generate", still, "-o", tmp_path / "a.npz")
-    line = ["--weights", "w.safetensors", "--device", "cpu", "--threads", 5]
+    line = ["--weights", "w.safetensors", "--device", "cpu", "--threads", 5, "--precision", "bf16"]
     us_i2v("generate", still, "-o", tmp_path / "b.npz", *line)
-    assert asked == [(None, "auto", CPU_THREADS), ("w.safetensors", "cpu", 5)]
+    assert asked == [(None, "auto", CPU_THREADS, "fp32"), ("w.safetensors", "cpu", 5, "bf16")]
 
 
 def test_several_clips_of_a_still(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:

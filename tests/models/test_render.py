@@ -28,7 +28,7 @@ def setup(scale: float, seed: int = 5) -> tuple[torch.Tensor, Motion, StillTextu
     return gray, motion, texture, SpeckleNoise([seed], texture, MODEL, 0.8)
 
 
-@pytest.mark.parametrize("mode", ["additive", "stationary"])
+@pytest.mark.parametrize("mode", ["additive", "stationary", "envelope"])
 def test_frame_zero_is_the_still(mode):
     still, motion, texture, noise = setup(0.03)
     frames = render(still, motion, noise, texture, mode=mode)
@@ -36,7 +36,7 @@ def test_frame_zero_is_the_still(mode):
     assert (frames[:, :, 1] - still).abs().mean() > 0.005
 
 
-@pytest.mark.parametrize("mode", ["additive", "stationary"])
+@pytest.mark.parametrize("mode", ["additive", "stationary", "envelope"])
 def test_no_scale_means_no_change(mode):
     still, motion, texture, noise = setup(0.0)
     frames = render(still, motion, noise, texture, mode=mode)
@@ -60,8 +60,9 @@ def test_stationary_texture_keeps_its_contrast_and_additive_does_not(scale):
 
 
 @pytest.mark.parametrize("scale", [0.02, 0.05])
-@pytest.mark.parametrize("mode", ["additive", "stationary"])
-def test_drawn_change_has_the_predicted_size_at_model_size(mode, scale):
+@pytest.mark.parametrize(("mode", "least"), [("additive", 0.8), ("stationary", 0.8), ("envelope", 0.7)])
+def test_drawn_change_has_the_predicted_size_at_model_size(mode, least, scale):
+    """The still's texture is Gaussian; that of an envelope is not, so that it meets the size less well."""
     changes = []
     for seed in range(6):
         still, motion, texture, noise = setup(scale, seed)
@@ -70,7 +71,7 @@ def test_drawn_change_has_the_predicted_size_at_model_size(mode, scale):
         small = torch.nn.functional.interpolate(last, (64, 64), mode="bilinear", antialias=True)
         changes.append(small.square().mean())
     measured = float(torch.stack(changes).mean().sqrt())
-    assert 0.8 * scale < measured < 1.2 * scale
+    assert least * scale < measured < 1.2 * scale
 
 
 def test_same_seed_same_frames_other_seed_others():
@@ -155,7 +156,7 @@ def test_noise_carried_by_parts_of_a_pixel_keeps_its_variance(shift):
     assert carried(noise, flow, texture.fine_grain).var() == pytest.approx(float(noise.var()), rel=0.04)
 
 
-@pytest.mark.parametrize("mode", ["additive", "stationary"])
+@pytest.mark.parametrize("mode", ["additive", "stationary", "envelope"])
 def test_speckle_travels_with_the_tissue(mode):
     """Between two moved frames, what differs beyond the motion is as small as between two frames at rest."""
     still, motion, texture, _ = setup(0.04)

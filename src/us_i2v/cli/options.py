@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from us_i2v.pipeline import GenerateOptions
+    from us_i2v.pipeline import GenerateOptions, Precision
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; see `us-i2v devices`.")]
 Weights = Annotated[
@@ -59,11 +59,17 @@ Guidance = Annotated[
 ]
 Texture = Annotated[
     str | None,
-    typer.Option("--texture", help="How speckle change is drawn: stationary or additive. [default: stationary]"),
+    typer.Option(
+        "--texture", help="How speckle change is drawn: stationary, envelope or additive. [default: stationary]"
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads; another number may change the last bits. [default: 2]"),
+]
+NetworkPrecision = Annotated[
+    str,
+    typer.Option("--precision", help="What networks compute in: fp32, or bf16, which is faster where it is built in."),
 ]
 OutputSize = Annotated[
     str,
@@ -82,6 +88,13 @@ def parse_size(text: str) -> int | None:
     if not text.isascii() or not text.isdecimal() or not 16 <= int(text) <= 8192:
         raise typer.BadParameter(f"'{text}' is neither 'native' nor a number from 16 to 8192.", param_hint="'--size'")
     return int(text)
+
+
+def parse_precision(text: str) -> Precision:
+    """Return "fp32" or "bf16"."""
+    if text not in ("fp32", "bf16"):
+        raise typer.BadParameter(f"'{text}' is neither fp32 nor bf16.", param_hint="'--precision'")
+    return "bf16" if text == "bf16" else "fp32"
 
 
 def generate_options(**values: float | str | None) -> GenerateOptions:

@@ -85,6 +85,7 @@ def command(
     exact: opt.Exact = False,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
+    precision: opt.NetworkPrecision = "fp32",
 ) -> None:
     """Let stills move as another clip does; frame 0 is the still itself.
 
@@ -95,7 +96,7 @@ def command(
     from us_i2v.data.clips import open_clip
     from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
-    out_size = opt.parse_size(size)
+    out_size, computed_in = opt.parse_size(size), opt.parse_precision(precision)
     options = opt.generate_options(frames=frames, motion=motion, speckle=speckle, texture=texture)
     check_spacing(stride, dt)
     requests = plan_requests(images, mask or [], output, seed, 1, ext)
@@ -105,7 +106,7 @@ def command(
     reader = open_clip(driver)
     for request in requests:
         read_inputs(request)
-    generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS)
+    generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS, precision=computed_in)
     chosen = choose_frames(reader, generator, start, stride, dt, options.frames)
     latents = encode(reader, generator, chosen)
     options = options.model_copy(update={"fps": chosen.fps})

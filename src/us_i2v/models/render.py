@@ -1,12 +1,14 @@
 """Rendering: still + motion + speckle noise -> frames, at the still's own size.
 
 The mean frames (see `motion`) repeat the still's speckle for ever; real speckle changes. The decoder predicts by
-how much, as the standard deviation s of the residual at the model's size. It is drawn in one of two ways:
+how much, as the standard deviation s of the residual at the model's size. It is drawn in one of three ways:
 
     additive      frame = m + s * coarse noise
     stationary    frame = m + (rho - 1) h + a * fine noise + e * coarse noise
                   a^2 = (1 - rho^2) V + 2 (1 - rho) c
                   rho = 1 - s^2 / (2 v)   clipped to 0..1,      e^2 = max(0, s^2 - 2 v) / 4
+    envelope      frame = m - h + k * exchanged(h) + e * coarse noise,      see `envelope`
+                  k^2 V + 2 k rho c = V + 2 c
 
 h is the warped fine texture of the full-size still, V its local variance, c its local covariance with what is
 left of the still, and v = (V + c) times the share of V that h keeps when it is shrunk to the model's size.
@@ -14,8 +16,9 @@ Exchanging a share of the texture for fresh one then changes the shrunk picture 
 E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full
 exchange (motion and brightness that the latent missed) would add contrast: half of its amplitude is drawn.
 
-Scatterers travel with the tissue, and so does what changes in them: noise of frame t is taken at p + flow_t(p). What
-interpolation between pixels takes away from its variance is given back, see `carried`.
+Scatterers travel with the tissue, and so do the texture's statistics and what changes in it: V, c, v and the noise of
+frame t are taken at p + flow_t(p). What interpolation between pixels takes away from the noise's variance is given
+back, see `carried`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
+from us_i2v.models.envelope import LOG_DEVIATION, exchange, phasor_correlation
 from us_i2v.models.motion import Motion, deterministic_frames, interpolation_matrix, warp
 from us_i2v.models.speckle import Grain, SpeckleProcess
 
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 
     from us_i2v.seeding import Seed
 
-TextureMode = Literal["additive", "stationary"]
+TextureMode = Literal["additive", "stationary", "envelope"]
 
 _FINE_CELLS = 10
 """Texture finer than this many pixels (at the longer side's 500) is speckle."""
@@ -45,6 +49,7 @@ _EXCESS = 0.5
 the contrast by a fifth."""
 _COARSE_CELLS = 10
 """Texture finer than this many pixels of the model's square gives the coarse noise its grain."""
+_PHASOR = ("fine real", "fine imaginary")
 _LOCAL_CELLS = 24
 """Local statistics are means over squares of about 1/24 of the picture."""
 
@@ -139,13 +144,22 @@ class SpeckleNoise:
         small = (model_size, model_size)
         self.size = size
         self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine", loop)
+        # The correlation is that of gray levels; phasors of that correlation of logarithms are more alike.
+        phasor = min(float(phasor_correlation(torch.tensor(correlation))), 0.9999)
+        wide = texture.fine_grain.of_phasors()
+        self.phasor = [SpeckleProcess(seeds, size, wide, phasor, name, loop) for name in _PHASOR]
         self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse", loop)
         self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
         self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
 
     def take(self, n_frames: int, mode: TextureMode) -> tuple[Tensor | None, Tensor]:
-        """Next frames of (fine, coarse) noise, each (B, 1, n, H, W); fine is None in mode "additive"."""
+        """Next frames of (fine, coarse) noise, each (B, 1, n, H, W); a clip is drawn in one mode throughout.
+
+        Fine is None in mode "additive", and real and imaginary part, (B, 2, n, H, W), in mode "envelope".
+        """
         coarse = self._rows @ self.coarse.take(n_frames) @ self._columns.T
+        if mode == "envelope":
+            return torch.cat([part.take(n_frames) for part in self.phasor], dim=1), coarse
         return (self.fine.take(n_frames) if mode == "stationary" else None), coarse
 
 
@@ -192,22 +206,34 @@ def _with_speckle(
     if fine is None:
         full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).at_size(size)
         return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * carried(coarse.to(still), full.flow)
-    variance = texture.small_variance[:, :, None].to(change)
-    rho = (1 - change / (2 * variance).clamp_min(1e-8)).clamp(0, 1)
-    excess = _EXCESS * (change - 2 * variance).clamp_min(0).sqrt()
-    exchanged = (1 - rho.square()) * texture.variance[:, :, None].to(change) + 2 * (1 - rho) * texture.covariance[
-        :, :, None
-    ].to(change)
-    amplitude = exchanged.sqrt()
+    still_has = torch.cat([texture.variance, texture.covariance, texture.small_variance], dim=1).to(change)
+    variance, covariance, small = warp(still_has, motion.flow).chunk(3, dim=1)
+    rho = (1 - change / (2 * small).clamp_min(1e-8)).clamp(0, 1)
+    excess = _EXCESS * (change - 2 * small).clamp_min(0).sqrt()
+    phasors = fine.shape[1] == len(_PHASOR)
+    if phasors:
+        keep, grain = phasor_correlation(rho), texture.fine_grain.of_phasors()
+        strength = (variance.sqrt() / LOG_DEVIATION).clamp_min(1e-4)
+    else:
+        keep, grain = rho, texture.fine_grain
+        strength = ((1 - rho.square()) * variance + 2 * (1 - rho) * covariance).sqrt()
     # The fields of a Motion are resampled together; here they carry what the noise needs.
-    first = replace(motion, mean=motion.gate * motion.mean, gate=rho, scale=amplitude).at_size(size)
+    first = replace(motion, mean=motion.gate * motion.mean, gate=keep, scale=strength).at_size(size)
     rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)
     columns = interpolation_matrix(motion.grid[1], size[1], 0, motion.grid[1], "linear").to(change)
     channels = still.shape[1]
     moved = warp(torch.cat([still, texture.fine.to(still)], dim=1), first.flow)
     picture, high = moved[:, :channels], moved[:, channels:]
-    frames = picture.add_((first.gate - 1) * high).mul_(1 + first.gain).add_(first.mean)
-    frames = frames + first.scale * carried(fine.to(still), first.flow, texture.fine_grain)
+    noise = carried(fine.to(still), first.flow, grain)
+    if phasors:
+        crossed = rho * covariance
+        share = ((crossed.square() + variance * (variance + 2 * covariance)).sqrt() - crossed) / variance.clamp_min(
+            1e-8
+        )
+        changed = (rows @ share @ columns.T) * exchange(high, noise, first.gate, first.scale)
+        frames = picture.add_(changed - high).mul_(1 + first.gain).add_(first.mean)
+    else:
+        frames = picture.add_((first.gate - 1) * high).mul_(1 + first.gain).add_(first.mean) + first.scale * noise
     if bool((excess > 0).any()):
         frames = frames + (rows @ excess @ columns.T) * carried(coarse.to(still), first.flow)
     return frames
@@ -220,7 +246,7 @@ def carried(noise: Tensor, flow: Tensor, grain: Grain | None = None) -> Tensor:
     along each axis; the result is divided by its root.
 
     Args:
-        noise: (B, 1, T, H, W), unit variance, periodic along both sides.
+        noise: (B, C, T, H, W), unit variance, periodic along both sides.
         flow: (B, 2, T, H, W), backward displacement in pixels, x then y.
         grain: Of the noise; None for noise so smooth that neighbours are alike.
 

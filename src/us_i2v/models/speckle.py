@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from us_i2v.models.envelope import phasor_correlation
 from us_i2v.seeding import per_sample_noise
 
 if TYPE_CHECKING:
@@ -62,11 +63,20 @@ class Grain:
         if weight.sum() < 64:
             weight[:] = 1.0
         values = values / local
-        return cls(_kernel(values, weight, axis=0), _kernel(values, weight, axis=1))
+        return cls(*(_kernel(_correlation(values, weight, axis)) for axis in (0, 1)))
+
+    def of_phasors(self) -> Grain:
+        """Return the grain of complex noise whose log-magnitude has this grain, see `envelope`."""
+
+        def wider(kernel: Tensor) -> Tensor:
+            own = np.correlate(kernel.double().numpy(), kernel.double().numpy(), "full")[-len(kernel) :][: _LAGS + 1]
+            return _kernel(phasor_correlation(torch.from_numpy(own).clamp(0, 1)).numpy())
+
+        return Grain(wider(self.rows), wider(self.columns))
 
 
-def _kernel(texture: FloatArray, weight: FloatArray, axis: int) -> Tensor:
-    """Symmetric kernel whose autocorrelation is the texture's along one axis."""
+def _correlation(texture: FloatArray, weight: FloatArray, axis: int) -> FloatArray:
+    """Autocorrelation of a texture along one axis, lags 0 .. 12, tapered."""
     t, w = np.moveaxis(texture, axis, 0), np.moveaxis(weight, axis, 0)
     lags = min(_LAGS, t.shape[0] - 1)
     values = np.zeros(_LAGS + 1)
@@ -78,7 +88,12 @@ def _kernel(texture: FloatArray, weight: FloatArray, axis: int) -> Tensor:
         values[0] = 1.0
     # Flat over the first half: a taper over all lags would blur the spectrum and lose fine grain.
     taper = 0.5 * (1 + np.cos(np.pi * np.clip(2 * np.arange(_LAGS + 1) / (_LAGS + 1) - 1, 0, 1)))
-    correlation = values / values[0] * taper
+    correlation: FloatArray = values / values[0] * taper
+    return correlation
+
+
+def _kernel(correlation: FloatArray) -> Tensor:
+    """Symmetric kernel, unit energy, with this autocorrelation at lags 0 .. 12."""
     length = 4 * _LAGS
     circular = np.zeros(length)
     circular[: _LAGS + 1] = correlation
