@@ -163,7 +163,8 @@ def class_f1(confusion: npt.ArrayLike) -> Array:
     n = np.asarray(confusion, np.float64)
     whole = n.sum(-1) + n.sum(-2)
     hits = np.diagonal(n, axis1=-2, axis2=-1)
-    return np.divide(2 * hits, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+    f1: Array = np.divide(2 * hits, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+    return f1
 
 
 def _weighted(predictions: Predictions, members: list[Indices], weights: Array) -> dict[str, Array]:
