@@ -4,7 +4,8 @@
     us-i2v train-ae  WORK/... -o WORK/ae                      # the commands, word for word, are
     us-i2v train-ae  WORK/... -o WORK/decoder                 # in docs/model-card.md
     us-i2v train-ldm WORK/... --ae WORK/ae -o WORK/ldm
-    python benchmarks/train_bundled.py bundle WORK/ldm WORK/decoder src/us_i2v/bundled/base.safetensors
+    python benchmarks/train_bundled.py bundle WORK/ldm WORK/decoder src/us_i2v/bundled/base.safetensors \
+        --held WORK/lung_pocus --held WORK/calf_muscle
 
 DATA holds `manifest.csv` (file, class_label, patient_or_group, sha256, ...), `images/busi` and `videos/...`.
 Only sources whose licence allows it are used: calf_muscle, lung_pocus and BUSI. 20 % of the BUSI groups are
@@ -162,10 +163,12 @@ def prepare_breast(data: Path, work: Path, clips: int, workers: int) -> None:
     print(f"breast_motion: {len(rows)} clips of {len(stills)} stills, {len(reserved)} groups reserved")
 
 
-def bundle(run: Path, decoder: Path, target: Path, correlation: float) -> None:
-    """Join stage 2 with the fine-tuned decoder and store both in half precision, as the wheel ships them."""
+def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
+    """Join stage 2 with the fine-tuned decoder, calibrate its speckle, and store both in half precision."""
     import torch
 
+    from us_i2v.evaluation.clips import RealWindows, WindowRule
+    from us_i2v.training.calibration import calibrated_speckle
     from us_i2v.weights import load_weights, save_weights
 
     weights, tuned = load_weights(run), load_weights(decoder)
@@ -174,8 +177,11 @@ def bundle(run: Path, decoder: Path, target: Path, correlation: float) -> None:
         if name.startswith("autoencoder.encoder.") and not torch.equal(value, tensors[name]):
             raise SystemExit(f"{decoder}: its encoder is not the one that {run} was trained on ({name})")
         tensors[name] = value
-    # Lower than the residuals' own correlation, which also counts what moves and is not modelled.
-    speckle = tuned.header.speckle.model_copy(update={"correlation": correlation})
+    speckle = tuned.header.speckle
+    real = RealWindows.of(held, WindowRule(per_clip=2, size=SIZE), split="val")
+    videos = [torch.from_numpy(real.frames(k)).float()[None, None] / 255 for k in range(len(real))]
+    speckle = calibrated_speckle(tuned.autoencoder(), videos, speckle)
+    print(f"speckle of {len(videos)} held-out windows: {speckle}")
     header = weights.header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
@@ -193,10 +199,10 @@ def main() -> int:
     export.add_argument("run", type=Path)
     export.add_argument("decoder", type=Path)
     export.add_argument("target", type=Path)
-    export.add_argument("--correlation", type=float, default=0.6, help="of the speckle, from frame to frame")
+    export.add_argument("--held", type=Path, action="append", required=True, help="real clips to calibrate speckle on")
     arguments = parser.parse_args()
     if arguments.command == "bundle":
-        bundle(arguments.run, arguments.decoder, arguments.target, arguments.correlation)
+        bundle(arguments.run, arguments.decoder, arguments.target, arguments.held)
         return 0
     for name in ("calf_muscle", "lung_pocus"):
         prepare_videos(arguments.data, arguments.work, name)

@@ -326,9 +326,9 @@ class ImageToVideo:
         noise = texture = end = None
         filled, seen, done = still.filled.to(self.device), still.seen, 0
         for segment in range(count):
-            motion = still.from_square(motion_of(segment, seen)).scaled(
-                options.motion, options.speckle * self.info.speckle.factor
-            )
+            motion = still.from_square(motion_of(segment, seen))
+            factors = self.info.speckle.factors(motion.n_frames, loop=options.loop)
+            motion = motion.scaled(options.motion, options.speckle * factors)
             if end is not None:
                 motion = continued(end, motion, painted=self.info.autoencoder.decoder == "adain")
             motion = motion.first(options.frames - done)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -74,6 +74,27 @@ class SpeckleConfig(Config):
 
     correlation: float = Field(0.8, ge=0, lt=1, description="AR(1) correlation from frame to frame.")
     factor: float = Field(1.0, ge=0, le=4, description="Calibration of the predicted scale.")
+    profile: tuple[float, ...] = Field((), max_length=1024, description="The same frame by frame; empty: alike in all.")
+
+    later: ClassVar[tuple[str, ...]] = ("profile",)
+
+    @field_validator("profile")
+    @classmethod
+    def _factors(cls, profile: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= value <= 4 for value in profile):
+            raise ValueError("factors lie in 0..4")
+        return profile
+
+    def factors(self, n_frames: int, *, loop: bool = False) -> Tensor:
+        """Return what the scale of each frame is multiplied by, (n_frames,).
+
+        Frames beyond the profile take its last value; in a loop what counts is the distance from the still either way.
+        """
+        if not self.profile:
+            return torch.full((n_frames,), self.factor)
+        frame = torch.arange(n_frames)
+        away = torch.minimum(frame, n_frames - frame) if loop else frame
+        return torch.tensor(self.profile)[away.clamp(max=len(self.profile) - 1)]
 
 
 class Header(Config):

@@ -89,8 +89,10 @@ class Motion:
         keep = keep[None, None, :, None, None]
         return replace(self, flow=self.flow * keep, gain=self.gain * keep, gate=self.gate * keep)
 
-    def scaled(self, motion: float = 1.0, speckle: float = 1.0) -> Motion:
-        """Scale the movement (flow, gain, mean) and the drawn residual."""
+    def scaled(self, motion: float = 1.0, speckle: float | Tensor = 1.0) -> Motion:
+        """Scale the movement (flow, gain, mean) and the drawn residual, the latter alike or by (T,) frame by frame."""
+        if isinstance(speckle, torch.Tensor):
+            speckle = speckle.to(self.scale)[:, None, None]
         return replace(
             self,
             flow=self.flow * motion,

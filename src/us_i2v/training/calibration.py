@@ -1,16 +1,23 @@
-"""Calibration of drawn speckle: how fast it changes from frame to frame.
+"""Calibration of drawn speckle: how much of it is new by frame t, and how fast it changes from frame to frame.
 
-The residuals' own correlation from frame to frame also counts motion and brightness that the latent missed; drawn with
-it, clips flicker too little. So the correlation is chosen such that held-out clips, reconstructed with drawn
-speckle, have the motion energy (mean absolute difference of neighbouring frames) of the real ones.
+The decoder's scale is that of everything it missed, motion and brightness included, more so in some frames than in
+others. So a factor a frame is chosen such that the speckle of held-out clips, reconstructed with drawn speckle, is as
+much like frame 0's as that of the real ones (`metrics.speckle.decorrelation`).
+
+The residuals' own correlation from frame to frame, too, counts motion and brightness that the latent missed; drawn with
+it, clips flicker too little. It is chosen such that the reconstructions have the motion energy (mean absolute
+difference of neighbouring frames) of the real clips.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from us_i2v.errors import InputError
+from us_i2v.metrics.speckle import decorrelation
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
 
 if TYPE_CHECKING:
@@ -19,19 +26,108 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from us_i2v.models.autoencoder import Autoencoder
+    from us_i2v.weights import SpeckleConfig
 
 HIGHEST = 0.95
+MOST = 3.0
+"""Largest factor of the predicted scale."""
+KNOTS = (1, 2, 4, 8)
+"""Frames, besides the last one, whose factor is calibrated; between them it is interpolated."""
 _HALVINGS = 6
 
 
+def calibrated_speckle(autoencoder: Autoencoder, videos: Sequence[Tensor], known: SpeckleConfig) -> SpeckleConfig:
+    """Return the speckle process with its factors by frame and its correlation from frame to frame calibrated.
+
+    Args:
+        autoencoder: Stage 1.
+        videos: Held-out windows, see `calibrated_profile`; without any that has texture only the correlation is fitted.
+        known: What stage 1 measured on its residuals.
+    """
+    profile = calibrated_profile(autoencoder, videos) or known.profile
+    found = known.model_copy(update={"profile": profile})
+    factors = found.factors(videos[0].shape[2])
+    return found.model_copy(update={"correlation": calibrated_correlation(autoencoder, videos, factors)})
+
+
 @torch.no_grad()
-def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], factor: float) -> float:
+def calibrated_profile(autoencoder: Autoencoder, videos: Sequence[Tensor]) -> tuple[float, ...] | None:
+    """Return the factor of each frame at which reconstructed speckle decorrelates from frame 0 as the real one does.
+
+    Args:
+        autoencoder: Stage 1.
+        videos: Held-out windows, each (1, 1, T, S, S) in 0..1; those without textured speckle do not count.
+
+    Returns:
+        T factors, 0 .. `MOST`, to within 0.05; the first one counts nowhere. None if no window has texture.
+    """
+    frames = videos[0].shape[2] if videos else 0
+    knots = [*(knot for knot in KNOTS if knot < frames - 1), frames - 1]
+    pairs = [_Pairs(autoencoder, video, seed) for seed, video in enumerate(videos) if _textured(video)]
+    if not pairs:
+        return None
+    found = []
+    for knot in knots:
+        real = sum(pair.real(knot) for pair in pairs)
+
+        def alike(factor: float, knot: int = knot) -> float:
+            return sum(pair.made(knot, factor) for pair in pairs)
+
+        found.append(_falling(alike, real, 0.0, MOST))
+    return tuple(float(value) for value in np.interp(range(frames), knots, found))
+
+
+class _Pairs:
+    """A clip beside its reconstruction, frame 0 and one other at a time."""
+
+    def __init__(self, autoencoder: Autoencoder, video: Tensor, seed: int) -> None:
+        self.video, self.seed, self.still = video, seed, video[:, :, 0]
+        self.motion = autoencoder.decode(autoencoder.encode(video).mean, self.still).in_float32().anchored()
+        self.texture = StillTexture.measure(self.still, self.still, self.motion.grid)
+
+    def real(self, frame: int) -> float:
+        """Correlation of the real frame's speckle with frame 0's."""
+        return _alike(self.video[:, :, [0, frame]])
+
+    def made(self, frame: int, factor: float) -> float:
+        """The same of the reconstructed frame, its scale times a factor."""
+        motion = self.motion.map(lambda x: x[:, :, [0, frame]]).scaled(1.0, factor)
+        noise = SpeckleNoise([self.seed], self.texture, self.still.shape[-1], 0.0)
+        return _alike(render(self.still, motion, noise, self.texture))
+
+
+def _alike(pair: Tensor) -> float:
+    return float(decorrelation((255 * pair[0, 0]).cpu().numpy())[1])
+
+
+def _textured(video: Tensor) -> bool:
+    try:
+        _alike(video[:, :, :2])
+    except InputError:
+        return False
+    return True
+
+
+def _falling(made: Callable[[float], float], real: float, low: float, high: float) -> float:
+    """Return where a falling function meets `real`, or the end of the range that is nearest to it."""
+    if made(low) <= real:
+        return low
+    if made(high) >= real:
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if made(middle) > real else (low, middle)
+    return (low + high) / 2
+
+
+@torch.no_grad()
+def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], factor: float | Tensor) -> float:
     """Return the correlation from frame to frame at which reconstructions move as much as the real clips.
 
     Args:
         autoencoder: Stage 1.
         videos: Held-out windows, each (1, 1, T, S, S) in 0..1; blank ones tell nothing and are best left out.
-        factor: Calibration of the predicted scale.
+        factor: Calibration of the predicted scale, of all frames or (T,) of each.
 
     Returns:
         0 .. 0.95, to within 0.01; an end of the range where even that moves too little or too much.
@@ -43,18 +139,12 @@ def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], f
         return sum(_energy(make(correlation)) for make in makers)
 
     # Energy falls with the correlation: the same noise is drawn each time, so it falls steadily.
-    low, high = 0.0, HIGHEST
-    if made(low) <= real:
-        return low
-    if made(high) >= real:
-        return high
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if made(middle) > real else (low, middle)
-    return (low + high) / 2
+    return _falling(made, real, 0.0, HIGHEST)
 
 
-def _reconstruction(autoencoder: Autoencoder, video: Tensor, factor: float, seed: int) -> Callable[[float], Tensor]:
+def _reconstruction(
+    autoencoder: Autoencoder, video: Tensor, factor: float | Tensor, seed: int
+) -> Callable[[float], Tensor]:
     """Return a function correlation -> (1, 1, T, S, S), the clip reconstructed with speckle."""
     still = video[:, :, 0]
     motion = autoencoder.decode(autoencoder.encode(video).mean, still).in_float32().anchored().scaled(1.0, factor)

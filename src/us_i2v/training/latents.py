@@ -21,7 +21,7 @@ from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, TrainingError
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed
-from us_i2v.training.calibration import calibrated_correlation
+from us_i2v.training.calibration import calibrated_speckle
 from us_i2v.training.latent_bank import LatentBank, control_medians, encode_windows, latent_statistics
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
@@ -147,7 +147,7 @@ class Latents:
 
     @cached_property
     def speckle(self) -> SpeckleConfig:
-        """Stage 1's speckle, its change from frame to frame calibrated on held-out clips, see `calibration`."""
+        """Stage 1's speckle, calibrated on held-out clips, see `calibration`."""
         known = self.weights.header.speckle
         if known.factor == 0:
             return known
@@ -156,8 +156,7 @@ class Latents:
         videos = [stack_windows([w], size)["video"].to(self.device) for w in windows if w.frames[0].mean() > _BLANK]
         if not videos:
             return known
-        correlation = calibrated_correlation(self.autoencoder, videos, known.factor)
-        return known.model_copy(update={"correlation": correlation})
+        return calibrated_speckle(self.autoencoder, videos, known)
 
     def show(self, step: int, frames: Tensor) -> None:
         """Write a strip of up to four clips, (B, 1, T, S, S)."""
