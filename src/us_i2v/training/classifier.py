@@ -57,7 +57,7 @@ class ClassifierTraining(Config):
     )
     classes: tuple[str, ...] = Field((), description="Classes, in order; the last one is positive. Empty: all labels.")
     crf: int | None = Field(
-        23, ge=0, le=51, description="Quality of the H.264 that all clips go through once fitted; empty: none."
+        18, ge=0, le=51, description="Quality of the H.264 that all clips go through once fitted; empty: none."
     )
     windows: int = Field(5, ge=1, le=64, description="Windows of a video over which validation averages.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
