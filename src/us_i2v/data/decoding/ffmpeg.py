@@ -87,7 +87,7 @@ class FfmpegSource:
                 for index in range(wanted):
                     raw = pipe.read(count)
                     if len(raw) < count:
-                        reason = _first_error(_text(log)) or "the file changed while it was read"
+                        reason = first_error(_text(log)) or "the file changed while it was read"
                         raise self._unreadable(f"frame {first + index * step}: {reason}")
                     frame = np.frombuffer(raw, np.uint8).reshape(shape)[: info.size[0], : info.size[1]]
                     yield as_declared(frame, info.colour)
@@ -95,7 +95,7 @@ class FfmpegSource:
                 process.kill()
 
     def _check(self, report: str, returncode: int, n_frames: int) -> None:
-        error = _first_error(report)
+        error = first_error(report)
         if n_frames == 0 or returncode != 0:
             raise self._unreadable(error or "no frame can be decoded")
         if error:
@@ -198,7 +198,7 @@ def _true_size(report: str, padded: Size) -> Size:
     return noted if fits else padded
 
 
-def _first_error(report: str) -> str:
+def first_error(report: str) -> str:
     """Return the first error that ffmpeg reported, without its address prefix; "" if there was none."""
     for line in report.splitlines():
         marked = re.search(r"\[(?:error|fatal|panic)\] (.*)", line)

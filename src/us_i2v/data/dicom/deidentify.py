@@ -88,7 +88,9 @@ class Deidentifier:
 
     def pseudonym(self, path: Path) -> str:
         """Return the pseudonym of a file's patient; raises `InputError`."""
-        return self._pseudonyms.patient(DicomFile(path).header)
+        header = DicomFile(path).header
+        with reading(path):
+            return self._pseudonyms.patient(header)
 
     def clean(self, path: Path, target: Path) -> Cleaned:
         """Write a cleaned copy of a file; atomic.

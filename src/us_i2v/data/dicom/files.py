@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pydicom
 from pydicom.encaps import generate_frames
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from us_i2v.data.stills import MAX_PIXELS, check_size, require_file
@@ -41,6 +41,7 @@ _VOLUMES = ("1.2.840.10008.5.1.4.1.1.6.2", "1.2.840.10008.5.1.4.1.1.6.3")
 
 DICOM_ERRORS = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     ValueError,
     KeyError,
@@ -102,7 +103,14 @@ class Layout:
 
 
 class DicomFile:
-    """One DICOM picture or cine; `header` holds everything but the pixels."""
+    """One DICOM picture or cine.
+
+    Attributes:
+        path: The file.
+        header: The data set without its pixels.
+        kind: SOP Class UID.
+        layout: How the pixels are stored.
+    """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         """Read and check the header.
@@ -114,8 +122,11 @@ class DicomFile:
         with mapped(path) as stream, reading(path):
             self.header = read_header(stream, path)
             _require_picture(self.header, path)
+            self.kind = str(self.header.get("SOPClassUID", ""))
             self._start, representation = _pixel_start(stream, self.header)
         self.layout = _layout(self.header, representation == b"OW", path)
+        if self.kind in _VOLUMES:
+            raise InputError(f"'{path}' is a volume: its frames are slices.", "Export its cine or a plane.")
         check_size(path, self.layout.size, max_pixels)
         if not 1 <= self.layout.frames <= MAX_FRAMES:
             raise InputError(
@@ -236,8 +247,6 @@ def _layout(header: Dataset, words: bool, path: Path) -> Layout:
             "1 or 3 of 8 or 16 bits are needed.",
             "Export it as an ordinary ultrasound picture.",
         )
-    if str(header.get("SOPClassUID", "")) in _VOLUMES:
-        raise InputError(f"'{path}' is a volume: its frames are slices.", "Export its cine or a plane.")
     return stored
 
 

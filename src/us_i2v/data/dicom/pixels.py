@@ -5,6 +5,7 @@
 | not compressed, RLE | pydicom |
 | JPEG baseline and extended (8 bits) | Pillow |
 | JPEG 2000 | Pillow, by way of pydicom |
+| lossless JPEG (8 bits) | ffmpeg, see `lossless` |
 
 Colour
     YBR_FULL and YBR_FULL_422 become RGB by PS3.3 C.7.6.3.1.2. The components of a JPEG frame are what its own markers
@@ -27,7 +28,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.uid import (
     JPEG2000,
     ExplicitVRBigEndian,
@@ -36,10 +37,13 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     RLELossless,
 )
 
 from us_i2v.data.dicom.files import reading
+from us_i2v.data.dicom.lossless import decode_lossless
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from us_i2v.types import Image
 
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
+_LOSSLESS_JPEG = (JPEGLossless, JPEGLosslessSV1)
 _JPEG2000 = (JPEG2000, JPEG2000Lossless)
 LOSSY = (*_JPEG, JPEG2000)
 """Encodings that lose something."""
@@ -71,12 +76,12 @@ def check_decodable(layout: Layout, path: Path) -> None:
             f"{', '.join(allowed)} are read.",
             "Convert it to RGB, for example with dcmconv or gdcmconv.",
         )
-    if layout.syntax not in (*_NATIVE, RLELossless, *_JPEG, *_JPEG2000):
+    if layout.syntax not in (*_NATIVE, RLELossless, *_JPEG, *_LOSSLESS_JPEG, *_JPEG2000):
         raise InputError(
             f"'{path}' is compressed as {layout.syntax.name or 'nothing known'}, which is not read.",
-            "Decompress it first: gdcmconv --raw IN OUT, or dcmdjpeg IN OUT (DCMTK).",
+            "Decompress it first, for example with gdcmconv --raw IN OUT.",
         )
-    eight = layout.syntax in _JPEG or (layout.samples == 3 and layout.syntax in _JPEG2000)
+    eight = layout.syntax in (*_JPEG, *_LOSSLESS_JPEG) or (layout.samples == 3 and layout.syntax in _JPEG2000)
     if eight and layout.stored > 8:
         raise InputError(
             f"'{path}' holds {layout.stored} bits a sample as {layout.syntax.name}; 8 are read.",
@@ -102,6 +107,8 @@ def decode(encoded: bytes, layout: Layout, header: Dataset, path: Path) -> Image
     with reading(path):
         if layout.syntax in _JPEG:
             values = _jpeg(encoded, layout)
+        elif layout.syntax in _LOSSLESS_JPEG:
+            values = _lossless_jpeg(encoded, layout)
         else:
             if layout.syntax in _JPEG2000:
                 _check_stated(jpeg2000_size(encoded), layout)
@@ -144,6 +151,15 @@ def _jpeg(encoded: bytes, layout: Layout) -> npt.NDArray[np.uint8]:
             picture.draft("YCbCr", picture.size)
             return np.asarray(picture, np.uint8)
         return np.asarray(picture if layout.samples == 1 else picture.convert("RGB"), np.uint8)
+
+
+def _lossless_jpeg(encoded: bytes, layout: Layout) -> npt.NDArray[Any]:
+    size, names = jpeg_frame(encoded)
+    _check_stated((*size, len(names)), layout)
+    values = decode_lossless(encoded, size)
+    if layout.samples == 3 and layout.photometric != "RGB" and names not in _NAMES:
+        return convert_color_space(values, "YBR_FULL", "RGB")
+    return values
 
 
 def jpeg_frame(encoded: bytes) -> tuple[tuple[int, int], bytes]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
-from us_i2v.data.dicom.files import DicomFile
+from us_i2v.data.dicom.files import DicomFile, reading
 from us_i2v.data.dicom.pixels import check_decodable, decode
 from us_i2v.data.dicom.regions import view
 from us_i2v.data.dicom.timing import frame_rate
@@ -36,6 +36,8 @@ class DicomSource:
     def scan(self) -> ClipInfo:
         """Check the header, then decode all frames once, keeping none."""
         file, shown = self._open()
+        with reading(self.path):
+            fps = frame_rate(file.header)
         colour = False
         for encoded in file.encoded_frames():
             picture = shown.show(decode(encoded, file.layout, file.header, self.path))
@@ -43,7 +45,7 @@ class DicomSource:
         return ClipInfo(
             n_frames=file.layout.frames,
             size=shown.size,
-            fps=frame_rate(file.header),
+            fps=fps,
             colour=colour,
             padded=shown.size,
             mm_per_pixel=shown.mm_per_pixel,
@@ -86,5 +88,6 @@ def read_dicom_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions 
     check_decodable(file.layout, path)
     shown = view(file.header, file.layout.size, regions, path)
     picture = shown.show(decode(next(file.encoded_frames()), file.layout, file.header, path))
-    lossy = str(file.header.get("LossyImageCompression", "")) == "01"
+    with reading(path):
+        lossy = str(file.header.get("LossyImageCompression", "")) == "01"
     return DicomStill(collapse_gray(picture), shown.mm_per_pixel, lossy)
