@@ -123,36 +123,45 @@ class Deidentifier:
         return Cleaned(patient, str(dataset.SOPInstanceUID), lines, stated, changed)
 
     def _text(self, file: DicomFile, shown: View) -> tuple[Mask | None, int]:
-        """Return where text is, (H, W) of the shown picture, and the most lines on one frame; None if there is none."""
+        """Return where text is, (H, W) of the stored picture, and the most lines on one frame; None if there is none.
+
+        It is searched in the stored picture, where no edges come from blanking, and counts where it is shown.
+        """
         if not self.blank_text:
             return None, 0
+        visible = np.zeros(file.layout.size, np.bool_)
+        visible[shown.crop.slices if shown.crop is not None else ...] = True
+        if shown.outside is not None:
+            visible &= ~shown.outside
         wanted = {round(i * (file.layout.frames - 1) / (PROBES - 1)) for i in range(PROBES)}
-        found = np.zeros(shown.size, np.bool_)
+        found = np.zeros(file.layout.size, np.bool_)
         most = 0
-        for picture in _pictures(file, shown, wanted):
-            lines = find_burned_in(collapse_gray(picture)).lines
-            most = max(most, len(lines))
-            for line in lines:
+        for picture in _pictures(file, wanted):
+            lines = 0
+            for line in find_burned_in(collapse_gray(picture)).lines:
                 rows = slice(max(0, line.top - MARGIN), line.bottom + MARGIN)
-                found[rows, max(0, line.left - MARGIN) : line.right + MARGIN] = True
+                place = rows, slice(max(0, line.left - MARGIN), line.right + MARGIN)
+                if visible[place].any():
+                    found[place] = True
+                    lines += 1
+            most = max(most, lines)
         return (found if most else None), most
 
 
-def _pictures(file: DicomFile, shown: View, wanted: Collection[int] | None = None) -> Iterator[Image]:
-    """Yield a file's pictures as shown; those of the wanted frames only, if some are given."""
+def _pictures(file: DicomFile, wanted: Collection[int] | None = None) -> Iterator[Image]:
+    """Yield a file's pictures as stored; those of the wanted frames only, if some are given."""
     for index, encoded in enumerate(file.encoded_frames()):
         if wanted is None or index in wanted:
-            yield shown.show(decode(encoded, file.layout, file.header, file.path))
+            yield decode(encoded, file.layout, file.header, file.path)
 
 
 def _store(dataset: FileDataset, file: DicomFile, shown: View, text: Mask | None, pixels: IO[bytes]) -> None:
     """Replace a data set's pixels by the cleaned ones, frame by frame by way of the file `pixels`."""
     colour = file.layout.samples == 3 or file.layout.photometric == "PALETTE COLOR"
-    for picture in _pictures(file, shown):
+    for picture in _pictures(file):
         if text is not None:
-            picture = picture.copy()
-            picture[text] = 0
-        pixels.write(picture.tobytes())
+            picture = np.where(text if picture.ndim == 2 else text[..., None], 0, picture).astype(np.uint8)
+        pixels.write(shown.show(picture).tobytes())
     if pixels.tell() % 2:
         pixels.write(b"\0")
     pixels.seek(0)
