@@ -27,7 +27,7 @@ from us_i2v.training.runs import gather_clips
 from us_i2v.weights import Weights, bundled_path, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from us_i2v.training.loop import Task
@@ -198,17 +198,24 @@ def stage_settings(
     return first, second
 
 
-def seconds_per_step(task: Task, device: torch.device, *, bf16: bool, repeats: int = 2) -> float:
-    """Measure one training step, forward and backward, after one to warm up."""
+def seconds_per_step(
+    task: Task,
+    device: torch.device,
+    *,
+    bf16: bool,
+    repeats: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Measure one training step, forward and backward, after one to warm up; `clock` tells seconds."""
     task.module.to(device).train()
     taken = []
     for step in range(1 + repeats):
-        before = time.perf_counter()
+        before = clock()
         batch, _ = task.batch(step, 0, 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss, _ = task.module({key: value.to(device) for key, value in batch.items()})
         loss.backward()
         float(loss.detach())
-        taken.append(time.perf_counter() - before)
+        taken.append(clock() - before)
     task.module.zero_grad(set_to_none=True)
     return min(taken[1:])
