@@ -69,20 +69,26 @@ def document(table: Table1, settings: dict[str, Any]) -> dict[str, Any]:
     rows = {}
     for key, row in table.rows.items():
         parts = {name: dataclasses.asdict(part) for name, part in row.comparison.parts.items()}
-        several = {}
+        several, minus = {}, {}
         for name in parts:
             energy, diversity = _energy(row, name), _diversity(row, name)
+            minus[name] = {
+                network: dataclasses.asdict(value)
+                for network in row.comparison.parts[name].distances
+                if (value := _distance_minus(table, key, name, network)) is not None
+            }
             several[name] = {
-                "frechet_base_minus_this": {
-                    network: dataclasses.asdict(value)
-                    for network in row.comparison.parts[name].distances
-                    if (value := _distance_minus(table, key, name, network)) is not None
-                },
                 "energy": {k: dataclasses.asdict(v) for k, v in energy.items()},
                 "energy_base_minus_this": {k: dataclasses.asdict(v) for k, v in _base_minus(table, key, name).items()},
                 "diversity": {k: dataclasses.asdict(v) for k, v in diversity.items()},
             }
-        rows[key] = {"title": row.title, "parts": parts, "several": several, "paper": PAPER.get(key)}
+        rows[key] = {
+            "title": row.title,
+            "parts": parts,
+            "frechet_base_minus_this": minus,
+            "several": several,
+            "paper": PAPER.get(key),
+        }
     found: dict[str, Any] = finite(
         {
             "format_version": FORMAT_VERSION,
