@@ -26,6 +26,7 @@ from us_i2v.cli.app import app
 from us_i2v.data.audit.text import find_burned_in
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
+from us_i2v.data.dicom.blanking import beside_picture, text_area
 from us_i2v.data.dicom.deidentify import Deidentifier
 from us_i2v.data.dicom.profile import basic_profile
 from us_i2v.data.stills import read_still
@@ -177,6 +178,45 @@ def test_text_is_blanked_in_all_frames(tmp_path: Path, count: int) -> None:
     kept = Deidentifier(salt="s", blank_text=False).clean(path, tmp_path / "c.dcm")
     assert (kept.text_lines, kept.rewritten) == (0, False)
     assert np.array_equal(open_clip(tmp_path / "c.dcm").read(range(count)), painted)
+
+
+def test_without_a_region_what_stands_beside_the_picture_is_blanked(tmp_path: Path) -> None:
+    """A faint note in the dark border, which no search for text finds, goes; the picture and a hole in it stay."""
+    picture = np.zeros((2, 120, 200), np.uint8)
+    picture[:, 30:110, 30:170] = np.maximum(dark(1)[30:110, 30:170], 12)
+    picture[:, 60:90, 60:100] = 0
+    picture[:, 70:75, 75:80] = 60
+    scan = picture.copy()
+    picture[1, 5:12, 20:60:3] = 70
+    assert not find_burned_in(picture[1]).lines
+    path = save(tmp_path / "a.dcm", ultrasound(picture, FrameTime="40"))
+    outcome = Deidentifier(salt="s").clean(path, tmp_path / "b.dcm")
+    assert (outcome.text_lines, outcome.regions, outcome.rewritten) == (0, 0, True)
+    assert np.array_equal(open_clip(tmp_path / "b.dcm").read([0, 1]), scan)
+    assert not Deidentifier(salt="s", regions="keep").clean(path, tmp_path / "c.dcm").rewritten
+
+
+def test_what_is_left_of_a_word_goes_too() -> None:
+    line = with_text(dark(2), "DOE JANE", (20, 40))
+    area, lines = text_area(line)
+    assert len(lines) == 1
+    rows, columns = lines[0]
+    single = line.copy()
+    single[rows, columns.stop + 24 : columns.stop + 27] = 250
+    grown, again = text_area(single)
+    assert again == lines
+    assert grown[rows, columns.stop + 24 : columns.stop + 27].all()
+    assert not area[rows, columns.stop + 24].any()
+    assert not text_area(dark(2))[0].any()
+
+
+def test_two_pictures_side_by_side_stay() -> None:
+    lit = np.zeros((100, 200), np.float32)
+    lit[20:80, 10:90], lit[20:80, 120:180], lit[5:9, 5:60] = 80, 80, 80
+    beside = beside_picture(lit, np.zeros(lit.shape, bool))
+    assert beside[5:9, 5:60].all()
+    assert not beside[20:80].any()
+    assert not beside_picture(np.full((50, 50), 90.0), np.zeros((50, 50), bool)).any()
 
 
 def test_without_text_the_stored_bytes_stay(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def report(output: Path, outcome: Outcome) -> None:
         f"pixels rewritten in {outcome.rewritten}"
     )
     if outcome.without_region:
-        typer.echo(f"{outcome.without_region} files state no ultrasound region: only text was blanked there", err=True)
+        where = "where the picture lies was estimated there, or kept with --region keep"
+        typer.echo(f"{outcome.without_region} files state no ultrasound region: {where}", err=True)
     typer.echo("best effort: look at the files before you pass them on", err=True)
     if outcome.unreadable:
         typer.echo(f"{len(outcome.unreadable)} files could not be read and were left out:", err=True)

@@ -1,9 +1,10 @@
 """DICOM files without identity: attributes by `identity`, pixels by blanking. Best effort: look at the result.
 
 Pixels
-    Outside of the stated 2-D regions everything is blanked (or cropped), since banners with names lie there. Inside,
-    lines of text that `audit.text` finds on up to nine frames, spread evenly, are blanked in all frames. Faint or thick
-    text, single letters, handwriting and faces in 3-D renderings are not found.
+    Outside of the stated 2-D regions everything is blanked (or cropped), since banners with names lie there; where none
+    is stated, `blanking` judges what lies beside the ultrasound picture. Text is searched on up to nine frames, spread
+    evenly, and blanked in all frames. Faint or thick text on tissue, single letters, handwriting and faces in 3-D
+    renderings are not found.
     A file whose pixels change is stored uncompressed, gray or RGB; the others keep their stored bytes.
 """
 
@@ -20,7 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from us_i2v.data.atomic import publish, temporary_beside, unwritable
-from us_i2v.data.audit.text import find_burned_in
+from us_i2v.data.dicom.blanking import beside_picture, text_area, to_gray
 from us_i2v.data.dicom.files import DicomFile, reading
 from us_i2v.data.dicom.identity import Pseudonyms, remove_identity
 from us_i2v.data.dicom.pixels import LOSSY, check_decodable, decode
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from us_i2v.data.transforms import Box
     from us_i2v.types import Image, Mask
 
-MARGIN = 3
-"""Pixels that are blanked around text."""
 PROBES = 9
 """Frames on which text is searched."""
 _STORED_AS = (
@@ -60,8 +59,8 @@ class Cleaned:
     Attributes:
         patient: Pseudonym.
         instance: New SOP Instance UID.
-        text_lines: Lines of text that were blanked.
-        regions: Number of stated 2-D regions; 0 means that nothing outside could be blanked.
+        text_lines: Lines of text that were blanked, of the frame with the most.
+        regions: Number of stated 2-D regions; 0 means that where the ultrasound picture lies was estimated.
         rewritten: True if the pixels were changed.
     """
 
@@ -106,14 +105,14 @@ class Deidentifier:
         with reading(path):
             stated = len(picture_regions(file.header, file.layout.size))
         shown = view(file.header, file.layout.size, self.regions if stated else "keep", path)
-        text, lines = self._text(file, shown)
+        blank, lines = self._blank(file, shown, estimate=not stated and self.regions != "keep")
         with reading(path):
             dataset = pydicom.dcmread(path)
             patient = remove_identity(dataset, self._pseudonyms)
-        changed = text is not None or shown.outside is not None or shown.crop is not None
+        changed = bool(blank.any()) or shown.outside is not None or shown.crop is not None
         with tempfile.TemporaryFile() as pixels:
             if changed:
-                _store(dataset, file, shown, text, pixels)
+                _store(dataset, file, shown, blank, pixels)
             with temporary_beside(target) as part:
                 try:
                     pydicom.dcmwrite(part, dataset, enforce_file_format=True)
@@ -122,30 +121,29 @@ class Deidentifier:
                 publish(part, target)
         return Cleaned(patient, str(dataset.SOPInstanceUID), lines, stated, changed)
 
-    def _text(self, file: DicomFile, shown: View) -> tuple[Mask | None, int]:
-        """Return where text is, (H, W) of the stored picture, and the most lines on one frame; None if there is none.
+    def _blank(self, file: DicomFile, shown: View, estimate: bool) -> tuple[Mask, int]:
+        """Return what is to be blanked, (H, W) of the stored picture, and the most lines of text on one frame.
 
-        It is searched in the stored picture, where no edges come from blanking, and counts where it is shown.
+        It is searched in the stored picture, where no edges come from blanking; a line counts where it is shown. With
+        `estimate`, what lies beside the ultrasound picture is searched too.
         """
-        if not self.blank_text:
-            return None, 0
         visible = np.zeros(file.layout.size, np.bool_)
         visible[shown.crop.slices if shown.crop is not None else ...] = True
         if shown.outside is not None:
             visible &= ~shown.outside
         wanted = {round(i * (file.layout.frames - 1) / (PROBES - 1)) for i in range(PROBES)}
         found = np.zeros(file.layout.size, np.bool_)
+        brightest = np.zeros(file.layout.size, np.float32)
         most = 0
-        for picture in _pictures(file, wanted):
-            lines = 0
-            for line in find_burned_in(collapse_gray(picture)).lines:
-                rows = slice(max(0, line.top - MARGIN), line.bottom + MARGIN)
-                place = rows, slice(max(0, line.left - MARGIN), line.right + MARGIN)
-                if visible[place].any():
-                    found[place] = True
-                    lines += 1
-            most = max(most, lines)
-        return (found if most else None), most
+        for picture in _pictures(file, wanted if self.blank_text or estimate else ()):
+            brightest = np.maximum(brightest, to_gray(picture))
+            if self.blank_text:
+                area, lines = text_area(collapse_gray(picture))
+                found |= area
+                most = max(most, sum(bool(visible[line].any()) for line in lines))
+        if estimate:
+            found |= beside_picture(brightest, found)
+        return found & visible, most
 
 
 def _pictures(file: DicomFile, wanted: Collection[int] | None = None) -> Iterator[Image]:
@@ -155,13 +153,13 @@ def _pictures(file: DicomFile, wanted: Collection[int] | None = None) -> Iterato
             yield decode(encoded, file.layout, file.header, file.path)
 
 
-def _store(dataset: FileDataset, file: DicomFile, shown: View, text: Mask | None, pixels: IO[bytes]) -> None:
+def _store(dataset: FileDataset, file: DicomFile, shown: View, blank: Mask, pixels: IO[bytes]) -> None:
     """Replace a data set's pixels by the cleaned ones, frame by frame by way of the file `pixels`."""
     colour = file.layout.samples == 3 or file.layout.photometric == "PALETTE COLOR"
     for picture in _pictures(file):
-        if text is not None:
-            picture = np.where(text if picture.ndim == 2 else text[..., None], 0, picture).astype(np.uint8)
-        pixels.write(shown.show(picture).tobytes())
+        cleaned = picture.copy()
+        cleaned[blank] = 0
+        pixels.write(shown.show(cleaned).tobytes())
     if pixels.tell() % 2:
         pixels.write(b"\0")
     pixels.seek(0)
