@@ -19,6 +19,7 @@ from us_i2v.data.phantom.config import PhantomConfig
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.training.autoencoder import AutoencoderTraining
 from us_i2v.training.cinn import CINNTraining
+from us_i2v.training.classifier import ClassifierTraining
 from us_i2v.training.denoiser import DenoiserTraining
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -30,6 +31,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Auto-encoder", "`us-i2v train-ae`, table `[autoencoder]`.", AutoencoderTraining),
     ("Denoiser", "`us-i2v train-ldm`, table `[denoiser]`.", DenoiserTraining),
     ("cINN", "`us-i2v train-cinn`, table `[cinn]`.", CINNTraining),
+    ("Classifier", "`us-i2v train-classifier`, table `[classifier]`.", ClassifierTraining),
     ("Generating", "`us-i2v generate`, `augment` and `transfer`; from Python `GenerateOptions`.", GenerateOptions),
     ("Phantom", "From Python: `us_i2v.data.phantom`.", PhantomConfig),
 )

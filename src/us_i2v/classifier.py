@@ -40,6 +40,13 @@ BATCH = 8
 """Windows that run together."""
 
 
+class TrainedOn(Config):
+    """What weights were trained on."""
+
+    training_groups: tuple[str, ...] = Field((), description="Groups (patients).")
+    clip_sha256: tuple[str, ...] = Field((), description="Hashes of files.")
+
+
 class ClassifierHeader(Config):
     """What a classifier's file says about itself."""
 
@@ -48,7 +55,7 @@ class ClassifierHeader(Config):
     model: ClassifierConfig
     classes: tuple[str, ...] = Field(min_length=2, description="Classes in the order of the logits.")
     clips: ClipsConfig
-    crf: int | None = Field(description="Quality of the codec that all clips go through; empty: none.")
+    crf: int = Field(ge=0, le=51, description="Quality of the codec that all clips go through; 0: none.")
     frame_interval_s: float = Field(gt=0, description="Median time between frames in training, seconds.")
     diet: str = Field(description="real, synthetic or both.")
     real_clips: int = Field(ge=0, description="Real training clips.")
@@ -58,6 +65,7 @@ class ClassifierHeader(Config):
     )
     clip_sha256: tuple[str, ...] = Field(description="Hashes of the training files and of the stills behind them.")
     generators: tuple[str, ...] = Field((), description="Hashes of the weights that made the synthetic clips.")
+    behind: TrainedOn = Field(TrainedOn(), description="What those generators were trained on, taken together.")
     pretrained: str = Field("", description="Hash of the pretrained weights that training began with.")
     notes: str = Field("", description="Free text: data and licences.")
 

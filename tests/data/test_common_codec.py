@@ -58,7 +58,7 @@ def test_the_cache_holds_both_and_keeps_what_identifies_a_clip(tmp_path: Path) -
     path = write_clip(tmp_path / "clip.npz", frames, 20.0)
     samples = [("real", Sample(path, "clip", label, "g"))]
     config = ClipsConfig(drop_repeats=False)
-    (bare,) = store_alike(samples, tmp_path / "cache", 64, config, None)
+    (bare,) = store_alike(samples, tmp_path / "cache", 64, config, 0)
     (coded,) = store_alike(samples, tmp_path / "cache", 64, config, 23)
     np.testing.assert_array_equal(np.load(bare.frames), frames)
     np.testing.assert_array_equal(np.load(coded.frames), through_codec(frames, 23))

@@ -57,9 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def diet(folder: Path, mix: MixConfig, notes: Notes | None = None, *, clips: ClipsConfig = CLIPS, **changes) -> Diet:
     given = {"synthetic": (folder / "made",), "generators": (folder / "generator.safetensors",)}
     sources = Sources((folder / "real",), **({} if mix.diet == "real" else given) | changes)
-    return gather_diet(
-        sources, folder / "cache", 64, clips, mix, crf=None, classes=(), seed=0, reporter=notes or Notes()
-    )
+    return gather_diet(sources, folder / "cache", 64, clips, mix, crf=0, classes=(), seed=0, reporter=notes or Notes())
 
 
 def run(folder: Path, out: Path, config: ClassifierTraining, *, resume: bool = False, **changes) -> None:
@@ -216,7 +214,7 @@ def test_validation_groups_that_are_drawn_are_guarded_too(folder: Path, tmp_path
     real = write_real(tmp_path / "real", splits=False)
     clips = CLIPS.model_copy(update={"validation": 0.3})
     plain = gather_diet(
-        Sources((real,)), folder / "cache", 64, clips, MixConfig(), crf=None, classes=(), seed=0, reporter=Notes()
+        Sources((real,)), folder / "cache", 64, clips, MixConfig(), crf=0, classes=(), seed=0, reporter=Notes()
     )
     held = sorted({clip.group for clip in plain.held})
     assert held
@@ -224,7 +222,7 @@ def test_validation_groups_that_are_drawn_are_guarded_too(folder: Path, tmp_path
     sources = Sources((real,), (made,), (folder / "generator.safetensors",))
     with pytest.raises(DataError, match=f"group '{held[0]}' is held out"):
         gather_diet(
-            sources, folder / "cache", 64, clips, MixConfig(diet="both"), crf=None, classes=(), seed=0, reporter=Notes()
+            sources, folder / "cache", 64, clips, MixConfig(diet="both"), crf=0, classes=(), seed=0, reporter=Notes()
         )
 
 
@@ -236,7 +234,7 @@ def test_what_cannot_be_a_diet_is_refused(folder: Path, tmp_path: Path) -> None:
             64,
             CLIPS,
             MixConfig(),
-            crf=None,
+            crf=0,
             classes=(),
             seed=0,
             reporter=Notes(),
@@ -252,7 +250,7 @@ def test_what_cannot_be_a_diet_is_refused(folder: Path, tmp_path: Path) -> None:
             64,
             CLIPS,
             MixConfig(),
-            crf=None,
+            crf=0,
             classes=("x", "y"),
             seed=0,
             reporter=Notes(),

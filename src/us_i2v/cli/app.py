@@ -10,6 +10,7 @@ import typer
 from us_i2v import __version__
 from us_i2v.cli import (
     augment,
+    classify,
     convert,
     deidentify,
     devices,
@@ -22,6 +23,7 @@ from us_i2v.cli import (
     reproduce,
     train_ae,
     train_cinn,
+    train_classifier,
     train_ldm,
     transfer,
 )
@@ -64,6 +66,8 @@ app.command("train-ae")(train_ae.command)
 app.command("train-ldm")(train_ldm.command)
 app.command("train-cinn")(train_cinn.command)
 app.command("finetune")(finetune.command)
+app.command("train-classifier")(train_classifier.command)
+app.command("classify")(classify.command)
 app.command("transfer")(transfer.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(reproduce.app, name="reproduce")

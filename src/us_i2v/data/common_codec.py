@@ -40,7 +40,7 @@ def store_alike(
     cache: Path,
     size: int,
     config: ClipsConfig,
-    crf: int | None,
+    crf: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StoredClip]:
     """Decode, fit and cache clips as `store_clips` does, then put all of them through one codec.
@@ -50,14 +50,14 @@ def store_alike(
         cache: Folder of the cache.
         size: Side of the frames.
         config: Fit policy and whether repeated frames are dropped.
-        crf: Constant rate factor of H.264, 0..51; None leaves clips as they are.
+        crf: Constant rate factor of H.264, 1..51; 0 leaves clips as they are.
         progress: Called with (done, total).
 
     Returns:
         Stored clips in the order of `samples`.
     """
     stored = store_clips(samples, cache, size, config, progress)
-    return stored if crf is None else [_recoded(clip, crf) for clip in stored]
+    return stored if crf == 0 else [_recoded(clip, crf) for clip in stored]
 
 
 def through_codec(frames: Frames, crf: int) -> Frames:
@@ -79,7 +79,7 @@ def through_codec(frames: Frames, crf: int) -> Frames:
     # A plain gray stream is stored and read back without a change of range.
     decoded = _ffmpeg(("-f", "matroska", "-i", "pipe:0"), ("-fps_mode", "passthrough", *raw, "pipe:1"), given=coded)
     if len(decoded) != given.size:
-        raise OutputError(f"ffmpeg gave {len(decoded)} bytes back for {given.size}.", "Use another crf, or none.")
+        raise OutputError(f"ffmpeg gave {len(decoded)} bytes back for {given.size}.", "Use another crf, or 0.")
     return np.frombuffer(decoded, np.uint8).reshape(given.shape)[len(lead) :]
 
 
@@ -98,5 +98,5 @@ def _ffmpeg(*options: tuple[str, ...], given: bytes) -> bytes:
     done = subprocess.run(command, input=given, capture_output=True, check=False)
     if done.returncode != 0:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise OutputError(f"ffmpeg could not code a clip ({words[0][:160]}).", "Set crf to none.")
+        raise OutputError(f"ffmpeg could not code a clip ({words[0][:160]}).", "Set crf to 0.")
     return done.stdout

@@ -10,7 +10,7 @@ from us_i2v.errors import ConfigError
 
 PRESETS = ("paper", "base", "tiny")
 
-Stage = Literal["autoencoder", "denoiser", "cinn"]
+Stage = Literal["autoencoder", "denoiser", "cinn", "classifier"]
 
 
 def preset(name: str, stage: Stage) -> dict[str, Any]:

@@ -56,9 +56,7 @@ class ClassifierTraining(Config):
         steps=2000, batch_size=8, learning_rate=3e-4, warmup=100, weight_decay=1e-2, ema=0.99, validate_every=200
     )
     classes: tuple[str, ...] = Field((), description="Classes, in order; the last one is positive. Empty: all labels.")
-    crf: int | None = Field(
-        18, ge=0, le=51, description="Quality of the H.264 that all clips go through once fitted; empty: none."
-    )
+    crf: int = Field(18, ge=0, le=51, description="Quality of H.264 that all fitted clips go through; 0: none.")
     windows: int = Field(5, ge=1, le=64, description="Windows of a video over which validation averages.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     pretrained: str = Field("", description="Published weights to begin with: a .safetensors file or hf:// location.")
@@ -168,6 +166,7 @@ class ClassifierTask:
             training_groups=tuple(sorted({clip.group for clip in diet.train})),
             clip_sha256=tuple(sorted({clip.sha256 for clip in diet.train} | set(diet.stills))),
             generators=diet.generators,
+            behind=diet.behind,
             pretrained=self.pretrained,
             notes=self.config.notes,
         )

@@ -7,9 +7,10 @@ steps: decoding, fitting, one codec, one cache, one sampler of windows.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from us_i2v.classifier import TrainedOn
 from us_i2v.data.common_codec import store_alike
 from us_i2v.data.datasets import find_samples
 from us_i2v.data.mixing import (
@@ -31,7 +32,7 @@ from us_i2v.errors import ConfigError, DataError
 from us_i2v.weights import bundled_path, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from us_i2v.data.manifest import Sample
@@ -69,6 +70,7 @@ class Diet:
         real: Real clips among `train`.
         stills: Hashes of the stills behind the synthetic clips.
         generators: Hashes of the weights that made them.
+        behind: What these were trained on.
     """
 
     classes: tuple[str, ...]
@@ -78,6 +80,7 @@ class Diet:
     real: int
     stills: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
+    behind: TrainedOn = field(default_factory=TrainedOn)
 
 
 def gather_diet(
@@ -87,7 +90,7 @@ def gather_diet(
     clips: ClipsConfig,
     mix: MixConfig,
     *,
-    crf: int | None,
+    crf: int,
     classes: Sequence[str],
     seed: int,
     reporter: Reporter,
@@ -139,7 +142,16 @@ def gather_diet(
         groups = {clip.group for clip in held}
         drawn = [s for s in samples if s.group in groups]
         usable = _allowed(usable, HeldOut.of(drawn), trained, sources, reporter)
-    return _mixed(names, train, held, usable, mix, lambda chosen: store_alike(chosen, cache, size, clips, crf), seed)
+    chosen = choose_synthetic(usable, _numbers(train, names), mix, seed)
+    eaten = store_alike([(SYNTHETIC, clip.sample) for clip in chosen], cache, size, clips, crf)
+    makers = tuple(sorted({clip.weights_sha256 for clip in chosen}))
+    diet = _mixed(names, [] if mix.diet == "synthetic" else train, eaten, held, mix)
+    return replace(
+        diet,
+        stills=tuple(sorted({clip.source_sha256 for clip in chosen})),
+        generators=makers,
+        behind=_together([trained[digest] for digest in makers]),
+    )
 
 
 def known_generators(wanted: set[str], given: Sequence[Path]) -> dict[str, Trained]:
@@ -190,19 +202,21 @@ def _say_left_out(count: int, kind: str, names: Sequence[str], reporter: Reporte
         reporter.message(f"left out: {count} {kind} clips without a label or of other classes than {', '.join(names)}")
 
 
+def _numbers(clips: Sequence[StoredClip], names: Sequence[str]) -> dict[str, int]:
+    counts = Counter(clip.label for clip in clips)
+    return {name: counts[name] for name in names}
+
+
+def _together(weights: Sequence[Trained]) -> TrainedOn:
+    return TrainedOn(
+        training_groups=tuple(sorted({group for one in weights for group in one.training_groups})),
+        clip_sha256=tuple(sorted({digest for one in weights for digest in one.clip_sha256})),
+    )
+
+
 def _mixed(
-    names: tuple[str, ...],
-    train: list[StoredClip],
-    held: list[StoredClip],
-    usable: list[SyntheticClip],
-    mix: MixConfig,
-    store: Callable[[list[tuple[str, Sample]]], list[StoredClip]],
-    seed: int,
+    names: tuple[str, ...], real: list[StoredClip], made: list[StoredClip], held: list[StoredClip], mix: MixConfig
 ) -> Diet:
-    counts = Counter(str(clip.label) for clip in train)
-    chosen = choose_synthetic(usable, {name: counts[name] for name in names}, mix, seed)
-    real = [] if mix.diet == "synthetic" else train
-    made = store([(SYNTHETIC, clip.sample) for clip in chosen])
     clips = tuple(replace(clip, source=stratum(clip.source, str(clip.label))) for clip in (*real, *made))
     if not clips:
         raise DataError("No clip is left to train on.", "Give more clips, or another diet.")
@@ -210,12 +224,4 @@ def _mixed(
     missing = [name for name in names if not any(label == name for _, label in numbers)]
     if missing:
         raise DataError(f"No training clip is of class '{missing[0]}'.", "Give clips of every class, or set classes.")
-    return Diet(
-        names,
-        clips,
-        tuple(held),
-        stratum_weights(numbers, mix),
-        len(real),
-        tuple(sorted({clip.source_sha256 for clip in chosen})),
-        tuple(sorted({clip.weights_sha256 for clip in chosen})),
-    )
+    return Diet(names, clips, tuple(held), stratum_weights(numbers, mix), len(real))
