@@ -23,8 +23,7 @@ from us_i2v.data.training_clips import ClipsConfig
 from us_i2v.errors import WeightsError
 from us_i2v.metrics.pretrained import fill
 from us_i2v.models.classifiers import Classifier, ClassifierConfig, build_classifier
-from us_i2v.weights import METADATA_KEY as GENERATOR_KEY
-from us_i2v.weights import read_tensors, write_tensors
+from us_i2v.weights import CLASSIFIER_KEY, METADATA_KEY, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from us_i2v.data.training_clips import ClipSampler, StoredClip
 
-METADATA_KEY = "us_i2v_classifier"
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 PREFIX = "classifier."
@@ -94,7 +92,7 @@ def save_classifier(path: Path, header: ClassifierHeader, network: nn.Module) ->
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    write_tensors(path, tensors, {METADATA_KEY: header.model_dump_json()})
+    write_tensors(path, tensors, {CLASSIFIER_KEY: header.model_dump_json()})
 
 
 def load_classifier(path: Path) -> TrainedClassifier:
@@ -105,10 +103,10 @@ def load_classifier(path: Path) -> TrainedClassifier:
     """
     file = path / WEIGHTS if path.is_dir() else path
     metadata, tensors = read_tensors(file)
-    if METADATA_KEY not in metadata:
-        found = "a generator's weights" if GENERATOR_KEY in metadata else "no header of a classifier"
+    if CLASSIFIER_KEY not in metadata:
+        found = "a generator's weights" if METADATA_KEY in metadata else "no header of a classifier"
         raise WeightsError(f"'{file}' holds {found}.", "Give weights of `us-i2v train-classifier`.")
-    header = _header(metadata[METADATA_KEY], file)
+    header = _header(metadata[CLASSIFIER_KEY], file)
     network = build_classifier(header.model, len(header.classes))
     fill(network, {name.removeprefix(PREFIX): value for name, value in tensors.items()}, file)
     network.eval().requires_grad_(False)

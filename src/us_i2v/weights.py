@@ -38,6 +38,8 @@ Module = TypeVar("Module", bound="nn.Module")
 
 FORMAT_VERSION = 1
 METADATA_KEY = "us_i2v"
+CLASSIFIER_KEY = "us_i2v_classifier"
+"""Key of the header of another kind of file, see `classifier`."""
 BUNDLED = "base.safetensors"
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -283,6 +285,8 @@ def load_weights(path: str | Path | None = None) -> Weights:
 
 def parse_header(metadata: Mapping[str, str], source: str) -> Header:
     """Validate the header in a file's metadata; raises `WeightsError`."""
+    if CLASSIFIER_KEY in metadata:
+        raise WeightsError(f"'{source}' holds a classifier, no generator.", "Give it to `us-i2v classify`.")
     if METADATA_KEY not in metadata:
         raise WeightsError(f"'{source}' has no us-i2v header.", "Use weights that us-i2v wrote.")
     try:

@@ -10,7 +10,9 @@ import pytest
 from tests.classifier_clips import LABELS, phantom_clips, write_real, write_synthetic
 from tests.cli.conftest import one_line_error
 from tests.factories import small_weights
+from tests.fakes import WEIGHTS_SHA256, write_busi
 from us_i2v.classifier import load_classifier
+from us_i2v.data.mixing import content_sha256, read_synthetic
 from us_i2v.data.writers import write_clip
 from us_i2v.weights import load_weights
 
@@ -80,7 +82,7 @@ def test_unlabelled_short_and_damaged_clips(us_i2v, folder: Path) -> None:
     assert [line.split(":")[1].rsplit("/", 1)[-1] for line in lines[1:]] == ["bad.npz", "short.npz"]
     assert "16 frames" in lines[2]
     failed = us_i2v("classify", clips / "good.npz", "--weights", run, "--plot", folder / "p.png")
-    assert "without labelled real clips" in one_line_error(failed)
+    assert "A plot needs labelled real clips" in one_line_error(failed)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +118,14 @@ def test_leaks_are_one_line(us_i2v, folder: Path) -> None:
 def test_a_generators_weights_are_no_classifier(us_i2v, folder: Path) -> None:
     result = us_i2v("classify", folder / "real", "--weights", folder / "generator.safetensors")
     assert "holds a generator's weights" in one_line_error(result)
+
+
+def test_the_output_of_augment_is_read_as_synthetic(us_i2v, generator, tmp_path: Path) -> None:
+    stills = write_busi(tmp_path / "stills", {"benign": 2, "malignant": 1})
+    assert us_i2v("augment", stills, tmp_path / "made", "--clips-per-image", 2).exit_code == 0
+    clips = read_synthetic(tmp_path / "made")
+    assert len(clips) == 6
+    assert {clip.weights_sha256 for clip in clips} == {WEIGHTS_SHA256}
+    for clip in clips:
+        assert content_sha256(stills / clip.source) == clip.source_sha256
+        assert clip.sample.label == clip.sample.path.parent.name

@@ -300,6 +300,8 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds a generator's weights"):
         load_classifier(folder / "generator.safetensors")
     run(folder, tmp_path / "run", settings(steps=1))
+    with pytest.raises(WeightsError, match="holds a classifier, no generator"):
+        load_weights(tmp_path / "run")
     loaded = load_classifier(tmp_path / "run")
     metadata, tensors = read_tensors(loaded.path)
     values = json.loads(metadata["us_i2v_classifier"])

@@ -53,6 +53,7 @@ def command(
     from us_i2v.cli.training import use_threads
     from us_i2v.data.mixing import is_generated
     from us_i2v.devices import choose_device
+    from us_i2v.errors import ConfigError
     from us_i2v.evaluation.classification import (
         Classification,
         check_seen,
@@ -79,6 +80,9 @@ def command(
         for made in [is_generated(path)]
         for _, sample in list_samples([path], split)[0]
     ]
+    known = any(not made and sample.label in trained.header.classes for sample, made in samples)
+    if plot is not None and not known:
+        raise ConfigError("A plot needs labelled real clips of the classifier's classes.", "Leave --plot out.")
     if not allow_leak:
         check_seen(trained, [sample for sample, made in samples if not made])
     with tempfile.TemporaryDirectory() as folder, counting("classify") as progress:
