@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typer.testing import Result
 from tests.cli.conftest import one_line_error
 from tests.cli.test_end_to_end import SETTINGS
 from tests.data.audit.planted import with_text
-from tests.data.dicom_files import region, regions, save, ultrasound
+from tests.data.dicom_files import region, regions, save, ultrasound, without_pydicom
 from tests.evaluation.sets import drifting
 from tests.factories import textured_still
 from tests.fakes import FakeGenerator, tree, write_png
@@ -107,8 +106,7 @@ def test_wrong_use_is_one_line(us_i2v: Run, generator: FakeGenerator, png: Path,
 def test_without_the_extra_one_line_names_it(
     us_i2v: Run, png: Path, still: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "pydicom" else found(name))
+    without_pydicom(monkeypatch)
     lines = (
         ("generate", still, "-o", tmp_path / "c.mp4"),
         ("generate", png, "-o", tmp_path / "c.dcm"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image as PillowImage
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -137,6 +139,14 @@ def regions(*items: Dataset) -> Sequence:
     return Sequence(list(items))
 
 
+def without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pydicom, and what was imported with it, look as if it were not installed."""
+    for name in list(sys.modules):
+        if name.startswith("us_i2v.data.dicom.") and not name.endswith((".detect", ".output", ".mark")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+
+
 def save(path: Path, dataset: Dataset) -> Path:
     """Write an object, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,5 +172,6 @@ __all__ = [
     "save",
     "ultrasound",
     "without_markers",
+    "without_pydicom",
     "ybr",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -253,8 +252,7 @@ def test_damaged_files_give_one_clear_error(tmp_path: Path, encoding: str, capfd
 
 def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.dcm", ultrasound(cine(2)))
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "pydicom" else found(name))
+    files.without_pydicom(monkeypatch)
     for act in (read_still, open_clip, is_clip, kind_of):
         with pytest.raises(InputError, match=r"pip install 'us-i2v\[dicom\]'"):
             act(path)

@@ -39,10 +39,11 @@ def command(
     ultrasound regions and burned-in text are blanked. Text that is faint, thick or written by hand is not found.
     """
     from us_i2v.cli.progress import counting
-    from us_i2v.data.dicom.cleaning import clean_files, plan
     from us_i2v.data.dicom.detect import require_pydicom
 
     require_pydicom()
+    from us_i2v.data.dicom.cleaning import clean_files, plan
+
     regions = dcm.parse_region(region)
     jobs = plan(inputs, output, keep_names=keep_names)
     with counting("deidentify") as progress:

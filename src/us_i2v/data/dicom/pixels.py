@@ -79,13 +79,13 @@ def check_decodable(layout: Layout, path: Path) -> None:
     if layout.syntax not in (*_NATIVE, RLELossless, *_JPEG, *_LOSSLESS_JPEG, *_JPEG2000):
         raise InputError(
             f"'{path}' is compressed as {layout.syntax.name or 'nothing known'}, which is not read.",
-            "Decompress it first, for example with gdcmconv --raw IN OUT.",
+            "Decompress it first, for example with GDCM (gdcmconv).",
         )
     eight = layout.syntax in (*_JPEG, *_LOSSLESS_JPEG) or (layout.samples == 3 and layout.syntax in _JPEG2000)
     if eight and layout.stored > 8:
         raise InputError(
             f"'{path}' holds {layout.stored} bits a sample as {layout.syntax.name}; 8 are read.",
-            "Decompress it first: gdcmconv --raw IN OUT.",
+            "Decompress it first, for example with GDCM (gdcmconv).",
         )
 
 
