@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from us_i2v.data.stills import read_still
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
 from us_i2v.types import Image, Mask
+from us_i2v.weights import ProcessConfig
 
 WEIGHTS_SHA256 = "ab" * 32
 
@@ -24,6 +25,7 @@ class FakeGenerator:
     def __init__(self) -> None:
         self.info = SimpleNamespace(
             kind="lddm",
+            process=ProcessConfig(),
             frame_interval_s=0.05,
             n_frames=16,
             model_size=64,

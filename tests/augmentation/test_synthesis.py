@@ -66,7 +66,7 @@ def test_makes_a_clip_and_mask_for_every_still(data: Path, tmp_path: Path) -> No
         "normal/normal (1)_1.npz",
         "benign/benign (2)_0_mask.npz",
     } <= names
-    assert len(names) == 2 + 12 + 10
+    assert len(names) == 3 + 12 + 10 + 12
     clip = np.load(out / "benign/benign (2)_0.npz")
     assert clip["frames"].shape == (4, 40, 48)
     mask = np.load(out / "benign/benign (2)_0_mask.npz")["frames"]

@@ -31,12 +31,16 @@ def test_makes_the_data_set(us_i2v: Run, generator: FakeGenerator, data: Path, t
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{out}: 3 clips made, 0 already there\n"
     assert sorted(tree(out)) == [
+        "README.md",
         "benign/benign (1)_0.mp4",
+        "benign/benign (1)_0.mp4.json",
         "benign/benign (1)_0_mask.mkv",
         "benign/benign (2)_0.mp4",
+        "benign/benign (2)_0.mp4.json",
         "benign/benign (2)_0_mask.mkv",
         "manifest.csv",
         "normal/normal (1)_0.mp4",
+        "normal/normal (1)_0.mp4.json",
         "settings.json",
     ]
     assert us_i2v("augment", data, out).stdout == f"{out}: 0 clips made, 3 already there\n"

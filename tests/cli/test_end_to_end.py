@@ -105,7 +105,7 @@ def test_augment_is_repeatable(us_i2v: Run, runs: Path, tmp_path: Path) -> None:
         result = us_i2v("augment", data, tmp_path / name, "--weights", runs / "ldm", "--frames", 3)
         assert result.exit_code == 0, result.stderr
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
-    assert len(tree(tmp_path / "one")) == 5
+    assert len(tree(tmp_path / "one")) == 8
 
 
 def test_weights_of_the_first_stage_alone_do_not_generate(us_i2v: Run, runs: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_one_still_gives_one_clip(
     result = us_i2v("generate", still, "-o", out)
     assert result.exit_code == 0, result.stderr
     assert open_clip(out).n_frames == 16
-    assert [path for path in out.parent.iterdir()] == [out]
+    beside = [] if name == "c" else [out.with_name(f"{out.name}.json")]
+    assert sorted(out.parent.iterdir()) == [out, *beside]
     assert result.stdout == f"{out}: 16 frames, 48x40, 20 fps, seed 0, weights lddm abababababab\n"
 
 
@@ -84,7 +85,7 @@ def test_several_clips_of_a_still(us_i2v: Run, generator: FakeGenerator, still: 
     out = tmp_path / "out"
     result = us_i2v("generate", still, "-o", out, "--num-clips", 3, "--seed", 4, "--ext", "npz")
     assert result.exit_code == 0, result.stderr
-    assert sorted(tree(out)) == ["still_seed4.npz", "still_seed5.npz", "still_seed6.npz"]
+    assert sorted(tree(out)) == [f"still_seed{seed}.npz{rest}" for seed in (4, 5, 6) for rest in ("", ".json")]
     assert len(result.stdout.splitlines()) == 3
     us_i2v("generate", still, "-o", tmp_path / "alone.npz", "--seed", 5)
     assert (tmp_path / "alone.npz").read_bytes() == (out / "still_seed5.npz").read_bytes()
@@ -97,7 +98,7 @@ def test_several_stills_with_a_mask_each(us_i2v: Run, generator: FakeGenerator, 
     out = tmp_path / "out"
     result = us_i2v("generate", first, second, "-o", out, "--mask", mask, "--mask", empty)
     assert result.exit_code == 0, result.stderr
-    assert sorted(tree(out)) == ["a.mp4", "a_mask.mkv", "b.mp4", "b_mask.mkv"]
+    assert sorted(tree(out)) == [f"{name}{rest}" for name in "ab" for rest in (".mp4", ".mp4.json", "_mask.mkv")]
     assert [int(call.mask.sum()) for call in generator.calls] == [100, 0]
 
 

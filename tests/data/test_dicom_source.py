@@ -190,8 +190,8 @@ def test_limits_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     huge.Rows = huge.Columns = 60_000
     with pytest.raises(InputError, match="60000x60000 pixels"):
         read_still(save(tmp_path / "huge.dcm", huge))
-    monkeypatch.setattr(reading, "MAX_FRAMES", 2)
-    with pytest.raises(InputError, match="states 3 frames; 1 to 2"):
+    monkeypatch.setenv("US_I2V_MAX_FRAMES", "2")
+    with pytest.raises(InputError, match="has 3 frames or more; at most 2"):
         open_clip(path)
     monkeypatch.setattr(reading, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="at most 1000 are read"):

@@ -13,7 +13,6 @@ import pytest
 
 from tests.factories import textured_still
 from us_i2v.data.clips import open_clip
-from us_i2v.data.decoding import volumes
 from us_i2v.data.manifest import kind_of
 from us_i2v.data.stills import read_still
 from us_i2v.errors import InputError

@@ -1,11 +1,11 @@
 """Lists the clips that were made: `manifest.csv`, and what could not be read: `unreadable.txt`.
 
-`manifest.csv` can be read as a data set again (columns file, label, group, split, mask, fps); the other
-columns say where each clip comes from. It is made from the plan and from what lies in the folder, never
-appended to, so it needs no bookkeeping while clips are made.
+`README.md` is the data set's card, see `card`. `manifest.csv` can be read as a data set again (columns file,
+label, group, split, mask, fps); the other columns say where each clip comes from. Both are made from the plan and
+from what lies in the folder, never appended to, so they need no bookkeeping while clips are made.
 
 A shard writes `manifest-i-of-n.csv` for itself. The shard that finds every planned clip in place, or listed
-as unreadable, writes `manifest.csv` as well; so the last one does, whatever the order.
+as unreadable, writes `manifest.csv` and the card as well; so the last one does, whatever the order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from us_i2v.augmentation.card import CARD_NAME, RESULTS_NAME, card, measured
 from us_i2v.augmentation.outputs import write_text
 from us_i2v.augmentation.planning import Job, Shard
+from us_i2v.augmentation.settings import AugmentSettings
 
 COLUMNS = (
     "file",
@@ -41,6 +43,7 @@ def write_manifests(
     unreadable: Mapping[str, str],
     common: Mapping[str, str],
     staging: Path,
+    settings: AugmentSettings,
 ) -> None:
     """Write the manifest and the list of unreadable stills of a finished run.
 
@@ -52,6 +55,7 @@ def write_manifests(
         common: Values of the columns that are the same for all clips (weights_sha256, frames, fps,
             settings_sha256).
         staging: Folder in which files are written before they are moved into place.
+        settings: What the folder is pinned to.
     """
     listing = out / f"unreadable{shard.suffix}.txt"
     if unreadable:
@@ -59,28 +63,35 @@ def write_manifests(
         write_text(listing, "".join(lines), staging)
     else:
         listing.unlink(missing_ok=True)
-    write_text(out / f"manifest{shard.suffix}.csv", _csv(out, shard.select(jobs), common), staging)
-    if shard.count > 1 and _complete(out, jobs, shard.count):
-        write_text(out / "manifest.csv", _csv(out, jobs, common), staging)
+    rows = _rows(out, shard.select(jobs), common)
+    skipped = set(unreadable)
+    if shard.count > 1:
+        write_text(out / f"manifest{shard.suffix}.csv", _csv(rows), staging)
+        skipped = _skipped(out, shard.count)
+        if not all(job.source.name in skipped or (out / job.output).exists() for job in jobs):
+            return
+        rows = _rows(out, jobs, common)
+    # The card goes first: where the manifest lies, the card does too.
+    write_text(out / CARD_NAME, card(rows, settings, len(skipped), measured(out / RESULTS_NAME)), staging)
+    write_text(out / "manifest.csv", _csv(rows), staging)
 
 
-def _complete(out: Path, jobs: Sequence[Job], shards: int) -> bool:
+def _skipped(out: Path, shards: int) -> set[str]:
     skipped: set[str] = set()
     for index in range(1, shards + 1):
         listing = out / f"unreadable{Shard(index, shards).suffix}.txt"
         if listing.exists():
             skipped.update(line.split("\t", 1)[0] for line in listing.read_text(encoding="utf-8").splitlines())
-    return all(job.source.name in skipped or (out / job.output).exists() for job in jobs)
+    return skipped
 
 
-def _csv(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+def _rows(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return a row for every clip that is there."""
+    rows = []
     for job in jobs:
         if not (out / job.output).exists():
             continue
-        writer.writerow(
+        rows.append(
             {
                 "file": str(job.output),
                 "label": job.source.label or "",
@@ -93,4 +104,12 @@ def _csv(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> str:
                 **common,
             }
         )
+    return rows
+
+
+def _csv(rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()

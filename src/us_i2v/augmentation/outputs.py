@@ -6,7 +6,9 @@
 | `name.npz` | `name_mask.npz`, first array `frames`, uint8 (T, H, W), 0 and 255 |
 | `name` (a folder of PNG frames) | `name_mask`, a folder of PNG frames |
 
-The mask goes first, then the clip: where a clip lies, its mask lies too.
+Beside a clip that is a file lies its record, `name.mp4.json` (see `provenance`); a folder has it in its clip.json.
+
+The mask goes first, then the record, then the clip: where a clip lies, the others lie too.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from us_i2v.data.embedding import file_sha256, read_record
 from us_i2v.data.writers import check_target, write_clip
-from us_i2v.errors import ConfigError, OutputError
+from us_i2v.errors import ConfigError, InputError, OutputError
+from us_i2v.provenance import Sidecar, read_sidecar, sidecar_path
 
 if TYPE_CHECKING:
     from us_i2v.data.dicom.output import DicomOutput
     from us_i2v.pipeline import GeneratedClip
+    from us_i2v.provenance import Provenance
 
 FOLDER = "png"
 """The ending that stands for a folder of PNG frames."""
@@ -50,7 +55,13 @@ def mask_path(clip: Path) -> Path:
 
 
 def write_result(
-    clip: GeneratedClip, path: Path, *, exact: bool, staging: Path | None = None, dicom: DicomOutput | None = None
+    clip: GeneratedClip,
+    path: Path,
+    *,
+    exact: bool,
+    staging: Path | None = None,
+    dicom: DicomOutput | None = None,
+    record: Provenance | None = None,
 ) -> None:
     """Write a clip to `path` and its mask, if it has one, beside it.
 
@@ -61,6 +72,7 @@ def write_result(
         staging: Folder on the same file system in which both are written before they are moved into
             place; without it a new one beside `path` is used and removed.
         dicom: How a `.dcm` is written.
+        record: How the clip was made: put into clip and mask, and beside them.
 
     Raises:
         OutputError: something cannot be written.
@@ -68,23 +80,47 @@ def write_result(
     try:
         if staging is None:
             with tempfile.TemporaryDirectory(prefix=".us-i2v-", dir=path.parent) as folder:
-                _write_staged(clip, path, exact=exact, staging=Path(folder), dicom=dicom)
+                _write_staged(clip, path, exact=exact, staging=Path(folder), dicom=dicom, record=record)
         else:
-            _write_staged(clip, path, exact=exact, staging=staging, dicom=dicom)
+            _write_staged(clip, path, exact=exact, staging=staging, dicom=dicom, record=record)
     except OSError as error:
         raise OutputError(
             f"Cannot write '{path}': {error.strerror or error}.", "Check the path and the free space."
         ) from error
 
 
-def _write_staged(clip: GeneratedClip, path: Path, *, exact: bool, staging: Path, dicom: DicomOutput | None) -> None:
+def _write_staged(
+    clip: GeneratedClip,
+    path: Path,
+    *,
+    exact: bool,
+    staging: Path,
+    dicom: DicomOutput | None,
+    record: Provenance | None,
+) -> None:
     staged, staged_mask = staging / path.name, staging / mask_path(path).name
-    write_clip(staged, clip.frames, clip.fps, exact=exact, dicom=dicom)
+    write_clip(staged, clip.frames, clip.fps, exact=exact, dicom=dicom, record=record)
     if clip.masks is not None:
         mask_frames = clip.masks.astype(np.uint8) * np.uint8(255)
-        write_clip(staged_mask, mask_frames, clip.fps, exact=True)
+        of_mask = None if record is None else record.model_copy(update={"part": "mask"})
+        write_clip(staged_mask, mask_frames, clip.fps, exact=True, record=of_mask)
+    sidecar = None
+    if record is not None and not staged.is_dir():
+        sidecar = _sidecar(staged, None if clip.masks is None else staged_mask)
+    if clip.masks is not None:
         move_into_place(staged_mask, mask_path(path))
+    if sidecar is not None:
+        write_text(sidecar_path(path), sidecar.dump(), staging)
     move_into_place(staged, path)
+
+
+def _sidecar(clip: Path, mask: Path | None) -> Sidecar:
+    """Return the record of a finished clip as it stands in its container, with the hashes of the files."""
+    record = read_record(clip)
+    if record is None:
+        raise RuntimeError(f"the record of '{clip}' was not written")
+    about = {} if mask is None else {"mask": mask.name, "mask_sha256": file_sha256(mask)}
+    return Sidecar(record=record, file=clip.name, file_sha256=file_sha256(clip), **about)
 
 
 def move_into_place(staged: Path, path: Path) -> None:
@@ -99,8 +135,21 @@ def check_writable(path: Path) -> None:
     """Raise `OutputError` unless a clip can be put at `path`; nothing is left behind."""
     if path.parent.is_dir():
         check_target(path)
+        _check_sidecar(path)
     else:
         check_folder_writable(path.parent)
+
+
+def _check_sidecar(path: Path) -> None:
+    """Raise `OutputError` if the record of the clip at `path` would replace something else."""
+    beside = sidecar_path(path)
+    if path.suffix and beside.exists():
+        try:
+            read_sidecar(beside)
+        except InputError as error:
+            raise OutputError(
+                f"'{beside}', where the record of '{path.name}' goes, is a file of another kind.", "Move it away."
+            ) from error
 
 
 def check_folder_writable(folder: Path) -> None:

@@ -38,7 +38,10 @@ class AugmentSettings(Config):
     weights_sha256: str = Field(default="", description="Hash of the weights file.")
     sources_sha256: str = Field(default="", description="Hash of all stills, masks, labels and groups.")
 
-    later: ClassVar[tuple[str, ...]] = ("own_label",)
+    license: str = Field(default="", max_length=200, description="Licence of the clips, for their card.")
+    source: str = Field(default="", max_length=500, description="Where the stills come from, for the card.")
+
+    later: ClassVar[tuple[str, ...]] = ("own_label", "license", "source")
 
     def sha256(self) -> str:
         """Return the hash of the settings file's text."""

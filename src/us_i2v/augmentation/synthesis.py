@@ -24,6 +24,7 @@ from us_i2v.data.stills import read_still
 from us_i2v.errors import InputError
 from us_i2v.options import CONTROLS
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
+from us_i2v.provenance import Provenance
 from us_i2v.types import Image, Mask
 
 Progress = Callable[[int, int, str], None]
@@ -71,6 +72,7 @@ def synthesise(
     shard: Shard = Shard(),  # noqa: B008 (frozen)
     progress: Progress = lambda done, total, name: None,
     labels: Sequence[str] = (),
+    record: Provenance | None = None,
 ) -> Outcome:
     """Make all clips of a shard that are not there yet, then the manifest.
 
@@ -83,6 +85,7 @@ def synthesise(
         shard: Which part of the plan to run.
         progress: Told about every job.
         labels: Classes that the weights know; a still of one of them is conditioned on it.
+        record: What the clips' records have in common; None leaves what only the weights know out of them.
 
     Returns:
         What was done. Stills or masks that cannot be read are skipped and listed; nothing else is.
@@ -94,16 +97,23 @@ def synthesise(
     check_settings(out, settings)
     make_folder(out)
     outcome = Outcome()
+    shared = record or Provenance(
+        command="augment",
+        still_sha256=None,
+        weights_sha256=settings.weights_sha256,
+        seed=settings.seed,
+        options={**settings.options.model_dump(mode="json"), "size": settings.size},
+    )
     with _staging(out, shard) as staging:
         pin_settings(out, settings, staging)
-        _run(generator, shard.select(jobs), out, settings, staging, outcome, progress, labels)
+        _run(generator, shard.select(jobs), out, settings, staging, outcome, progress, labels, shared)
         common = {
             "weights_sha256": settings.weights_sha256,
             "frames": str(settings.options.frames),
             "fps": repr(float(fps)),
             "settings_sha256": settings.sha256(),
         }
-        write_manifests(out, jobs, shard, outcome.unreadable, common, staging)
+        write_manifests(out, jobs, shard, outcome.unreadable, common, staging, settings)
     return outcome
 
 
@@ -116,6 +126,7 @@ def _run(
     outcome: Outcome,
     progress: Progress,
     labels: Sequence[str],
+    record: Provenance,
 ) -> None:
     writing: Future[None] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:
@@ -132,7 +143,9 @@ def _run(
                     # and lets an error in the writer stop the run.
                     if writing is not None:
                         writing.result()
-                    writing = writer.submit(_write, clip, out / job.output, settings, staging)
+                    writing = writer.submit(
+                        _write, clip, out / job.output, settings, staging, _of_job(record, job, labels, settings)
+                    )
                     outcome.made += 1
             progress(done, len(jobs), str(job.output))
         if writing is not None:
@@ -162,9 +175,15 @@ def options_for(label: str | None, labels: Sequence[str], options: GenerateOptio
     return options if guided else options.model_copy(update={"guidance": None})
 
 
-def _write(clip: GeneratedClip, path: Path, settings: AugmentSettings, staging: Path) -> None:
+def _of_job(record: Provenance, job: Job, labels: Sequence[str], settings: AugmentSettings) -> Provenance:
+    options = options_for(job.source.label, labels, settings.options)
+    own = {"options": {**options.model_dump(mode="json"), "size": settings.size}}
+    return record.model_copy(update={"still_sha256": job.source.sha256, "seed": job.seed, **own})
+
+
+def _write(clip: GeneratedClip, path: Path, settings: AugmentSettings, staging: Path, record: Provenance) -> None:
     make_folder(path.parent)
-    write_result(clip, path, exact=settings.exact, staging=staging)
+    write_result(clip, path, exact=settings.exact, staging=staging, record=record)
 
 
 @contextmanager

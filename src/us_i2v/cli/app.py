@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from us_i2v.cli import (
     train_classifier,
     train_ldm,
     transfer,
+    verify,
 )
 from us_i2v.cli.errors import ErrorMappingGroup, report_internal_error
 
@@ -52,11 +54,20 @@ def program(
         typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    max_pixels: Annotated[int | None, typer.Option(help="Most pixels a frame that is read. [default: 50e6]")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Most frames of a clip that is read. [default: 1e5]")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Largest file that is read, bytes. [default: 8 GiB]")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Longest first pass over a clip, seconds. [default: 600]")
+    ] = None,
 ) -> None:
     """Turn single ultrasound stills into plausible, labelled ultrasound clips.
 
     Research software, not a medical device: generated motion is plausible, not measured.
     """
+    caps = {"PIXELS": max_pixels, "FRAMES": max_frames, "BYTES": max_bytes, "SECONDS": max_seconds}
+    # Variables reach worker processes too; see data.limits.
+    os.environ.update({f"US_I2V_MAX_{name}": str(value) for name, value in caps.items() if value is not None})
 
 
 app.command("generate")(generate.command)
@@ -69,6 +80,7 @@ app.command("finetune")(finetune.command)
 app.command("train-classifier")(train_classifier.command)
 app.command("classify")(classify.command)
 app.command("transfer")(transfer.command)
+app.command("verify")(verify.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(reproduce.app, name="reproduce")
 app.command("prepare")(prepare.command)

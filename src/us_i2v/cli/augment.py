@@ -48,16 +48,23 @@ def command(
     prompt: opt.Prompt = None,
     texture: opt.Texture = None,
     exact: opt.Exact = False,
+    license_: Annotated[
+        str, typer.Option("--license", metavar="TEXT", help="Licence of the clips, for OUT/README.md.")
+    ] = "",
+    source: Annotated[
+        str, typer.Option("--source", metavar="TEXT", help="Where the stills come from, for OUT/README.md.")
+    ] = "",
     device: opt.Device = "auto",
 ) -> None:
     """Make a clip of every still of a data set; class folders are kept and masks carried along.
 
-    Run it again to continue after a stop; clips that are there are not made again. OUT/manifest.csv lists
-    every clip with its still, seed and weights. Stills that cannot be read are skipped and listed in
-    OUT/unreadable.txt; the exit code is then 1.
+    Run it again to continue after a stop; clips that are there are not made again. OUT/manifest.csv lists every
+    clip with its still, seed and weights, OUT/README.md sums the data set up. Stills that cannot be read are
+    skipped and listed in OUT/unreadable.txt; the exit code is then 1.
     """
     from us_i2v.augmentation.outputs import clip_name
     from us_i2v.augmentation.planning import Shard, check_apart, collect_sources, plan_jobs, sources_sha256
+    from us_i2v.augmentation.records import run_record
     from us_i2v.augmentation.settings import AugmentSettings, check_own_label
     from us_i2v.augmentation.synthesis import synthesise
     from us_i2v.cli.progress import counting
@@ -99,14 +106,19 @@ def command(
         exact=exact,
         size=opt.parse_size(size),
         own_label=own_label,
+        license=license_,
+        source=source,
         options=options,
         weights_sha256=generator.weights_sha256,
         sources_sha256=sources_sha256(sources),
     )
     rate = options.fps if options.fps is not None else 1 / generator.info.frame_interval_s
     known = generator.info.labels if own_label else ()
+    record = run_record("augment", generator.info, generator.weights_sha256, options, seed=seed, size=settings.size)
     with counting("augment") as progress:
-        outcome = synthesise(generator, jobs, out, settings, fps=rate, shard=part, progress=progress, labels=known)
+        outcome = synthesise(
+            generator, jobs, out, settings, fps=rate, shard=part, progress=progress, labels=known, record=record
+        )
     typer.echo(f"{out}: {outcome.made} clips made, {outcome.present} already there")
     if outcome.unreadable:
         typer.echo(f"{len(outcome.unreadable)} stills could not be read and were skipped:", err=True)

@@ -105,18 +105,22 @@ def command(
     mark: dcm.Mark = True,
     keep_text: dcm.KeepText = False,
     exact: opt.Exact = False,
+    stamp: opt.Stamp = False,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
+    precision: opt.NetworkPrecision = "fp32",
 ) -> None:
     """Make ultrasound clips from stills; frame 0 is the still itself.
 
     Example: us-i2v generate still.png -o clip.mp4
     """
     from us_i2v.augmentation.outputs import make_folder, write_result
+    from us_i2v.augmentation.records import run_record
     from us_i2v.cli.preview import write_strip
+    from us_i2v.data.embedding import file_sha256
     from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
-    out_size = opt.parse_size(size)
+    out_size, computed_in = opt.parse_size(size), opt.parse_precision(precision)
     check_sources(latent, save_latent, interpolate, num_clips, prompt)
     requests = plan_requests(images, mask or [], output, seed, num_clips, ext, interpolate)
     check_outputs([request.output for request in requests], [*images, *([latent] if latent else [])], preview)
@@ -141,17 +145,28 @@ def command(
         pressure=pressure,
         slide=slide,
     )
-    generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS)
+    generator = ImageToVideo.from_pretrained(weights, device, threads or CPU_THREADS, precision=computed_in)
     if prompt is not None:
         options = generator.prompted(prompt, options)
     make = drawn_clips(generator, options) if latent is None else driven_clips(generator, options, latent)
+    record = run_record(
+        "generate",
+        generator.info,
+        generator.weights_sha256,
+        options,
+        size=out_size,
+        drawn=latent is None,
+        latent_sha256=None if latent is None else file_sha256(latent),
+        stamp=opt.stamp_text(stamp),
+    )
     for request in requests:
         still, still_mask = read_inputs(request, regions)
         clip = make(still, still_mask, request.seed, out_size)
         make_folder(request.output.parent)
         made = f"seed {seed_text(request.seed)}, weights {generator.info.kind} {generator.weights_sha256}"
         dicom = dcm.dicom_output(request.output, request.image, still, clip, regions, mark, keep_text, made)
-        write_result(clip, request.output, exact=exact, dicom=dicom)
+        whence = {"still_sha256": file_sha256(request.image), "seed": seed_value(request.seed)}
+        write_result(clip, request.output, exact=exact, dicom=dicom, record=record.model_copy(update=whence))
         if preview is not None and request is requests[0]:
             make_folder(preview.parent)
             write_strip(preview, clip.frames, clip.masks)
@@ -240,6 +255,13 @@ def write_latent(
 
     space, sha256 = generator.latent_space, generator.weights_sha256
     save_latent(path, latent, space=space, weights_sha256=sha256, frames=frames, fps=fps, loop=loop, seed=seed)
+
+
+def seed_value(seed: Seed) -> int | str:
+    """Return a seed as records have it: the number, or between which ones."""
+    if isinstance(seed, int):
+        return seed
+    return {0: seed.first, 1: seed.second}.get(seed.share, seed_text(seed))
 
 
 def seed_text(seed: Seed) -> str:

@@ -6,6 +6,7 @@ defaults and ranges have one home. The help texts repeat them for the reader.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,7 @@ Exact = Annotated[
     bool,
     typer.Option("--exact", help="Write mp4 without loss (larger; few players show it). Masks always are."),
 ]
+Stamp = Annotated[bool, typer.Option("--stamp", help="Put the time (UTC) into the clips' records.")]
 
 
 def parse_size(text: str) -> int | None:
@@ -95,6 +97,11 @@ def parse_precision(text: str) -> Precision:
     if text not in ("fp32", "bf16"):
         raise typer.BadParameter(f"'{text}' is neither fp32 nor bf16.", param_hint="'--precision'")
     return "bf16" if text == "bf16" else "fp32"
+
+
+def stamp_text(wanted: bool) -> str | None:
+    """Return the present time, "2026-01-31T12:00:00Z", if it is wanted."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if wanted else None
 
 
 def generate_options(**values: float | str | None) -> GenerateOptions:

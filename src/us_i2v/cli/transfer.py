@@ -83,6 +83,7 @@ def command(
     size: opt.OutputSize = "native",
     texture: opt.Texture = None,
     exact: opt.Exact = False,
+    stamp: opt.Stamp = False,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
     precision: opt.NetworkPrecision = "fp32",
@@ -92,8 +93,10 @@ def command(
     Example: us-i2v transfer driver.mp4 still.png -o clip.mp4
     """
     from us_i2v.augmentation.outputs import make_folder, write_result
+    from us_i2v.augmentation.records import run_record
     from us_i2v.cli.preview import write_strip
     from us_i2v.data.clips import open_clip
+    from us_i2v.data.embedding import file_sha256
     from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 
     out_size, computed_in = opt.parse_size(size), opt.parse_precision(precision)
@@ -112,11 +115,23 @@ def command(
     options = options.model_copy(update={"fps": chosen.fps})
     if save_latent is not None:
         write_latent(save_latent, latents, generator, frames=options.frames, fps=chosen.fps)
+    made = run_record(
+        "transfer",
+        generator.info,
+        generator.weights_sha256,
+        options,
+        seed=seed,
+        size=out_size,
+        drawn=False,
+        driver_sha256=reader.source_hash(),
+        stamp=opt.stamp_text(stamp),
+    )
     for request in requests:
         still, still_mask = read_inputs(request)
         clip = generator.animate(still, latents, seed=seed, mask=still_mask, options=options, size=out_size)
         make_folder(request.output.parent)
-        write_result(clip, request.output, exact=exact)
+        record = made.model_copy(update={"still_sha256": file_sha256(request.image)})
+        write_result(clip, request.output, exact=exact, record=record)
         if preview is not None and request is requests[0]:
             make_folder(preview.parent)
             write_strip(preview, clip.frames, clip.masks)

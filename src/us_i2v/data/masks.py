@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image as PillowImage
 
-from us_i2v.data.stills import MAX_PIXELS, PILLOW_ERRORS, damaged, open_image
+from us_i2v.data.stills import PILLOW_ERRORS, damaged, open_image
 from us_i2v.data.writers import write_still
 from us_i2v.errors import InputError
 
@@ -28,7 +28,7 @@ def read_mask(path: Path, size: Size) -> Mask:
     Raises:
         InputError: The file cannot be read, or its size differs; the message names both.
     """
-    with open_image(path, MAX_PIXELS, min_side=1) as picture:
+    with open_image(path, min_side=1) as picture:
         found = (picture.height, picture.width)
         if found != size:
             raise InputError(

@@ -25,6 +25,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from us_i2v.data.dicom.detect import is_dicom, require_pydicom
+from us_i2v.data.limits import check_bytes, limits
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 STILL_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"})
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd")
 """NIfTI and MetaImage files, see `decoding.volumes`."""
-MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 
 PILLOW_ERRORS = (
@@ -68,12 +68,13 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
-def read_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions = "keep") -> Image:
+def read_still(path: Path, max_pixels: int | None = None, regions: Regions = "keep") -> Image:
     """Read one still as uint8, (H, W) or (H, W, 3).
 
     Args:
         path: A PNG, JPEG, TIFF, BMP, GIF, DICOM, NIfTI or MetaImage file.
-        max_pixels: Largest allowed height x width, checked on the header before anything is decoded.
+        max_pixels: Largest allowed height x width, checked on the header before anything is decoded; None takes
+            that of `limits`, 50 million unless raised.
         regions: Of DICOM files: keep, crop or blank what lies outside of their ultrasound regions.
 
     Raises:
@@ -88,7 +89,7 @@ def read_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions = "kee
         require_pydicom(path)
         from us_i2v.data.dicom.source import read_dicom_still
 
-        return read_dicom_still(path, max_pixels, regions).picture
+        return read_dicom_still(path, max_pixels or limits().pixels, regions).picture
     with open_image(path, max_pixels) as picture:
         try:
             picture.load()
@@ -99,13 +100,13 @@ def read_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions = "kee
     return collapse_gray(pixels)
 
 
-def still_size(path: Path, max_pixels: int = MAX_PIXELS) -> Size:
+def still_size(path: Path, max_pixels: int | None = None) -> Size:
     """Return (height, width) from the header alone; raises `InputError` like `read_still`."""
     with open_image(path, max_pixels) as picture:
         return picture.height, picture.width
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> PillowImage.Image:
+def open_image(path: Path, max_pixels: int | None = None, min_side: int = MIN_SIDE) -> PillowImage.Image:
     """Open a still without decoding it, after checking that it exists and has a plausible size."""
     require_file(path, "Still")
     try:
@@ -114,7 +115,8 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SID
             picture = PillowImage.open(path, formats=FORMATS)
     except PillowImage.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
-        raise _too_large(path, f"{found.group() if found else 'too many'} pixels", max_pixels) from error
+        cap = max_pixels or limits().pixels
+        raise _too_large(path, f"{found.group() if found else 'too many'} pixels", cap) from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"'{path}' is not a readable image; {', '.join(FORMATS)} are.",
@@ -144,13 +146,15 @@ def require_file(path: Path, what: str) -> None:
         raise InputError(f"{what} '{path}' cannot be read: {reason}.", "Check the path and its permissions.") from error
     if size == 0:
         raise InputError(f"{what} '{path}' is empty (0 bytes).", "Copy or export the file again.")
+    check_bytes(path, size)
 
 
-def check_size(path: Path, size: Size, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> None:
+def check_size(path: Path, size: Size, max_pixels: int | None = None, min_side: int = MIN_SIDE) -> None:
     """Raise `InputError` if a picture of this size is too small or too large to work with."""
     height, width = size
-    if height * width > max_pixels:
-        raise _too_large(path, f"{width}x{height} pixels", max_pixels)
+    cap = max_pixels or limits().pixels
+    if height * width > cap:
+        raise _too_large(path, f"{width}x{height} pixels", cap)
     if min(height, width) < min_side:
         raise InputError(
             f"'{path}' is {width}x{height} pixels; at least {min_side}x{min_side} are needed.",
@@ -236,5 +240,5 @@ def _to_array(picture: PillowImage.Image, path: Path) -> npt.NDArray[np.uint8]:
 def _too_large(path: Path, found: str, max_pixels: int) -> InputError:
     return InputError(
         f"'{path}' has {found}; at most {max_pixels} are allowed.",
-        "Scale it down or cut out the ultrasound picture.",
+        "Scale it down, cut out the ultrasound picture, or raise --max-pixels.",
     )

@@ -26,11 +26,13 @@ import struct
 import subprocess
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import GifImagePlugin
+import numpy.typing as npt
+from PIL import GifImagePlugin, PngImagePlugin
 from PIL import Image as PillowImage
 
 from us_i2v.data.atomic import check_writable, publish, temporary_beside, unwritable, write_bytes
@@ -38,9 +40,12 @@ from us_i2v.data.decoding.ffmpeg import SWS_FLAGS, ffmpeg_exe
 from us_i2v.data.decoding.folders import SIDECAR
 from us_i2v.data.dicom.detect import require_pydicom
 from us_i2v.data.dicom.output import DicomOutput
+from us_i2v.data.embedding import ENTRY, content_sha256, frames_sha256, gif_comment, png_text, tag_video
 from us_i2v.errors import OutputError
+from us_i2v.provenance import MARKER
 
 if TYPE_CHECKING:
+    from us_i2v.provenance import Provenance
     from us_i2v.types import Frames, Image
 
 OUTPUT_SUFFIXES = (".mp4", ".mkv", ".avi", ".gif", ".npz", ".dcm")
@@ -60,6 +65,7 @@ def write_clip(
     exact: bool = False,
     comment: str = "",
     dicom: DicomOutput | None = None,
+    record: Provenance | None = None,
 ) -> Path:
     """Write a clip; what is at `path` already is replaced when the new file is complete.
 
@@ -70,6 +76,7 @@ def write_clip(
         exact: Lossless coding where the container offers a choice.
         comment: One line kept in the file's metadata where the container has a place for it.
         dicom: How a `.dcm` is written; with the mark SYNTHETIC and the comment as description unless given.
+        record: How the clip was made, put into the container; see `embedding`.
 
     Returns:
         The path written.
@@ -91,17 +98,17 @@ def write_clip(
     line = " ".join(comment.split())
     suffix = _ending(path)
     if suffix in (".mp4", ".mkv", ".avi"):
-        _write_video(target, frames, fps, suffix, exact, line)
+        _write_video(target, frames, fps, suffix, exact, line, record)
     elif suffix == ".gif":
-        _write_gif(target, frames, fps, line)
+        _write_gif(target, frames, fps, line, record)
     elif suffix == ".npz":
-        _write_npz(target, frames, fps)
+        _write_npz(target, frames, fps, record)
     elif suffix == ".dcm":
         from us_i2v.data.dicom.writing import write_dicom
 
-        write_dicom(target, frames, fps, dicom or DicomOutput(description=line))
+        write_dicom(target, frames, fps, replace(dicom or DicomOutput(description=line), record=record))
     else:
-        _write_folder(target, frames, fps, line)
+        _write_folder(target, frames, fps, line, record)
     return target
 
 
@@ -130,7 +137,9 @@ def write_still(path: Path | str, picture: Image) -> Path:
     return target
 
 
-def _write_video(path: Path, frames: Frames, fps: float, suffix: str, exact: bool, comment: str) -> None:
+def _write_video(
+    path: Path, frames: Frames, fps: float, suffix: str, exact: bool, comment: str, record: Provenance | None
+) -> None:
     gray = frames.ndim == 3
     height, width = frames.shape[1:3]
     lossless = exact or suffix == ".mkv"
@@ -158,7 +167,12 @@ def _write_video(path: Path, frames: Frames, fps: float, suffix: str, exact: boo
     ]
     with temporary_beside(path) as part:
         _encode([*command, f"file:{part}"], stored, path)
-        publish(part, path)
+        if record is None:
+            publish(part, path)
+            return
+        with temporary_beside(path) as tagged:
+            tag_video(part, tagged, note, record, fps)
+            publish(tagged, path)
 
 
 def _codec(suffix: str, gray: bool, lossless: bool) -> list[str]:
@@ -201,25 +215,28 @@ def _encode(command: list[str], frames: Frames, path: Path) -> None:
         raise OutputError(f"ffmpeg could not write '{path}' ({reason}).", "Check space and permissions there.")
 
 
-def _write_gif(path: Path, frames: Frames, fps: float, comment: str) -> None:
+def _write_gif(path: Path, frames: Frames, fps: float, comment: str, record: Provenance | None) -> None:
     """Write every frame whole: Pillow's own writer would merge equal neighbours and lose their count."""
     height, width = frames.shape[1:3]
     if max(height, width) > 65535:
         raise OutputError(f"'{path}': a GIF cannot be {width}x{height}.", "Use .mp4 or .npz.")
     gray_table = bytes(value for value in range(256) for _ in range(3))
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + gray_table
+    head += b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
     out = io.BytesIO()
-    out.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + gray_table)
-    out.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")
-    if comment:
-        text = comment.encode("ascii", "replace")[:255]
-        out.write(b"\x21\xfe" + bytes([len(text)]) + text + b"\x00")
     for index, frame in enumerate(frames):
         # Rounding the running total keeps the mean rate right where 100 / fps is not whole.
         delay = round((index + 1) * 100 / fps) - round(index * 100 / fps)
         out.write(b"\x21\xf9\x04\x04" + struct.pack("<H", delay) + b"\x00\x00")
         out.write(_gif_image(frame))
     out.write(b"\x3b")
-    write_bytes(path, out.getvalue())
+    if record is not None:
+        with temporary_beside(path) as plain:
+            write_bytes(plain, head + out.getvalue())
+            # Colours are reduced to 256 a frame: what is hashed is what a reader sees.
+            whole = record.of_content("frames", content_sha256(plain, "frames"), fps)
+        comment = f"{comment} {MARKER}{whole.line()}".strip()
+    write_bytes(path, head + (gif_comment(comment) if comment else b"") + out.getvalue())
 
 
 def _gif_image(frame: Image) -> bytes:
@@ -236,12 +253,15 @@ def _gif_image(frame: Image) -> bytes:
     return b"\x2c" + struct.pack("<HHHHB", 0, 0, width, height, flags) + table + b"".join(blocks[1:])
 
 
-def _write_npz(path: Path, frames: Frames, fps: float) -> None:
+def _write_npz(path: Path, frames: Frames, fps: float, record: Provenance | None) -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {"frames": frames, "fps": np.array(fps, np.float64)}
+    if record is not None:
+        arrays[ENTRY] = np.array(_of_frames(record, frames, fps).line())
     with temporary_beside(path) as part:
         try:
             with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-                for name, array in (("frames.npy", frames), ("fps.npy", np.array(fps, np.float64))):
-                    entry = zipfile.ZipInfo(name, _ZIP_TIME)
+                for name, array in arrays.items():
+                    entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     entry.create_system, entry.external_attr = 3, 0o644 << 16
                     with archive.open(entry, "w", force_zip64=array.nbytes >= 1 << 31) as member:
@@ -251,14 +271,17 @@ def _write_npz(path: Path, frames: Frames, fps: float) -> None:
         publish(part, path)
 
 
-def _write_folder(path: Path, frames: Frames, fps: float, comment: str) -> None:
+def _write_folder(path: Path, frames: Frames, fps: float, comment: str, record: Provenance | None) -> None:
     digits = max(4, len(str(len(frames) - 1)))
-    sidecar = {"fps": fps, "frames": len(frames)} | ({"comment": comment} if comment else {})
+    whole = None if record is None else _of_frames(record, frames, fps)
+    sidecar: dict[str, object] = {"fps": fps, "frames": len(frames)} | ({"comment": comment} if comment else {})
+    if whole is not None:
+        sidecar[ENTRY] = whole.model_dump(mode="json")
     with temporary_beside(path) as part:
         try:
             part.mkdir()
             for index, frame in enumerate(frames):
-                (part / f"frame_{index:0{digits}d}.png").write_bytes(_png(frame))
+                (part / f"frame_{index:0{digits}d}.png").write_bytes(_png(frame, png_text(whole)))
             (part / SIDECAR).write_text(json.dumps(sidecar, sort_keys=True) + "\n", encoding="utf-8")
             old = part.with_name(part.name + ".old")
             if path.is_dir():
@@ -269,9 +292,13 @@ def _write_folder(path: Path, frames: Frames, fps: float, comment: str) -> None:
             raise unwritable(path, error) from error
 
 
-def _png(picture: Image) -> bytes:
+def _of_frames(record: Provenance, frames: Frames, fps: float) -> Provenance:
+    return record.of_content("frames", frames_sha256(frames), fps)
+
+
+def _png(picture: Image, text: PngImagePlugin.PngInfo | None = None) -> bytes:
     out = io.BytesIO()
-    PillowImage.fromarray(np.ascontiguousarray(picture)).save(out, "PNG", compress_level=6)
+    PillowImage.fromarray(np.ascontiguousarray(picture)).save(out, "PNG", compress_level=6, pnginfo=text)
     return out.getvalue()
 
 

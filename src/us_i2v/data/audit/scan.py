@@ -18,7 +18,7 @@ from us_i2v.data.duplicates import Fingerprint, fingerprint
 from us_i2v.data.manifest import kind_of
 from us_i2v.data.masks import read_mask
 from us_i2v.data.repeats import distinct_frames
-from us_i2v.data.stills import MAX_PIXELS, open_image, read_still
+from us_i2v.data.stills import open_image, read_still
 from us_i2v.errors import UsI2VError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _scan_mask(path: Path, sample: Sample, record: Record, root: Path) -> MaskRe
 
 
 def _scan_still_mask(name: str, path: Path, wanted: Size | None) -> MaskRecord:
-    with open_image(path, MAX_PIXELS, min_side=1) as picture:
+    with open_image(path, min_side=1) as picture:
         size = (picture.height, picture.width)
     share = float(read_mask(path, size).mean())
     return _judge_mask(MaskRecord(name, "ok", size, share), wanted)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
-from us_i2v.data.stills import collapse_gray, require_file, scale_to_uint8
+from us_i2v.data.limits import Deadline, check_bytes, check_frames
+from us_i2v.data.stills import check_size, collapse_gray, require_file, scale_to_uint8
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class ArraySource:
         shape = (0, 0, 0)
         colour = False
         largest = -math.inf
+        deadline = Deadline(self.path)
         for values in self._values():
+            deadline.check()
             if values.dtype.kind not in "buif":
                 raise InputError(
                     f"'{self.path}' holds values of type {values.dtype}; numbers are needed.",
@@ -104,7 +107,7 @@ def _mapped(path: Path) -> Iterator[npt.NDArray[Any]]:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError("it is an archive, not a single array")
-    _check_shape(array.shape)
+    _check_shape(array.shape, path)
     yield from array
 
 
@@ -119,12 +122,14 @@ def _unpacked(path: Path, last: int | None) -> Iterator[npt.NDArray[Any]]:
             raise ValueError(f"arrays {sorted(name[:-4] for name in names)}, none called 'frames'")
         with archive.open(name) as member:
             shape, fortran, dtype = _header(member)
-            _check_shape(shape)
+            _check_shape(shape, path)
             if dtype.hasobject:
                 raise ValueError("it holds Python objects")
             if not fortran:
                 yield from _sequential(member, shape, dtype, last)
                 return
+            # The order of the axes lets nothing be read frame by frame.
+            check_bytes(path, math.prod(shape) * dtype.itemsize)
         with np.load(path, allow_pickle=False) as loaded:
             yield from loaded[name[:-4]]
 
@@ -149,9 +154,11 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise ValueError(f"format version {version} is not supported")
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def _check_shape(shape: tuple[int, ...], path: Path) -> None:
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)) or 0 in shape:
         raise ValueError(f"its shape is {shape}; (T, H, W) or (T, H, W, 3) is needed")
+    check_size(path, (shape[1], shape[2]), min_side=1)
+    check_frames(path, shape[0])
 
 
 def _without_alpha(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from threading import Event, Timer
 from typing import IO, TYPE_CHECKING
 
 import imageio_ffmpeg
 import numpy as np
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
+from us_i2v.data.limits import Deadline, check_frames, limits
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts"
 SWS_FLAGS = "accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
-MAX_PIXELS = 50_000_000
+MAX_ALLOCATION = 512 << 20
+"""Largest piece of memory that ffmpeg may ask for, bytes."""
 NEUTRAL_SATURATION = 12
 """Chroma up to this distance from gray (of 127) is codec noise: gray clips reach 9, coloured marks 50."""
 
@@ -49,10 +52,24 @@ class FfmpegSource:
             *_input(self.path, "level+info"),
             *("-vf", "signalstats,metadata=print:file=-", "-fps_mode", "passthrough", "-f", "null", "-"),
         ]
+        deadline, late = Deadline(self.path), Event()
         with tempfile.TemporaryFile() as log, _start(command, log) as process:
-            times, saturation = _read_statistics(_stdout(process))
-            process.wait()
+
+            def stop() -> None:
+                late.set()
+                process.kill()
+
+            timer = Timer(deadline.seconds, stop)
+            timer.start()
+            try:
+                times, saturation = _read_statistics(_stdout(process), self.path)
+                process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
             report = _text(log)
+        if late.is_set():
+            raise deadline.error()
         self._check(report, process.returncode, len(times))
         inputs, _, outputs = report.partition("Output #0")
         source, target = _STREAM.search(inputs), _STREAM.search(outputs)
@@ -129,6 +146,8 @@ def _input(path: Path, level: str) -> list[str]:
             "-hide_banner",
             "-nostdin",
             "-nostats",
+            "-max_alloc",
+            str(MAX_ALLOCATION),
             "-v",
             level,
             "-threads",
@@ -136,7 +155,7 @@ def _input(path: Path, level: str) -> list[str]:
             "-filter_threads",
             "1",
         ),
-        *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS, "-max_pixels", str(MAX_PIXELS)),
+        *("-protocol_whitelist", "file,pipe", "-format_whitelist", DEMUXERS, "-max_pixels", str(limits().pixels)),
         *("-i", f"file:{path}", "-map", "0:v:0"),
     ]
 
@@ -156,7 +175,7 @@ def _text(log: IO[bytes]) -> str:
     return log.read().decode("utf-8", "replace")
 
 
-def _read_statistics(pipe: IO[bytes]) -> tuple[list[float | None], float]:
+def _read_statistics(pipe: IO[bytes], path: Path) -> tuple[list[float | None], float]:
     """Return each frame's time in seconds and the largest chroma of all frames, line by line."""
     times: list[float | None] = []
     saturation = 0.0
@@ -164,6 +183,7 @@ def _read_statistics(pipe: IO[bytes]) -> tuple[list[float | None], float]:
         if line.startswith(b"frame:"):
             found = re.search(rb"pts_time:(-?[\d.]+(?:e[+-]?\d+)?)", line)
             times.append(float(found.group(1)) if found else None)
+            check_frames(path, len(times))
         elif b"signalstats.SATMAX=" in line:
             saturation = max(saturation, float(line.rpartition(b"=")[2]))
     return times, saturation

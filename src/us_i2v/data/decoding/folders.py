@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
+from us_i2v.data.limits import check_frames
 from us_i2v.data.stills import STILL_SUFFIXES, read_still, still_size
 from us_i2v.errors import InputError
 
@@ -40,6 +41,7 @@ class FolderSource:
                 f"Folder '{self.path}' holds no numbered frames.",
                 "Name them frame_0000.png, frame_0001.png and so on.",
             )
+        check_frames(self.path, len(files))
         size = still_size(files[0])
         for file in files[1:]:
             other = still_size(file)
@@ -97,7 +99,7 @@ def _sidecar_fps(folder: Path) -> float | None:
         return None
     try:
         fps = float(json.loads(path.read_text(encoding="utf-8"))["fps"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"'{path}' does not state a frame rate.", 'Write {"fps": 25.0} or delete it.') from error
     if not math.isfinite(fps) or fps <= 0:
         raise InputError(f"'{path}' states fps = {fps:g}; a positive number is needed.", "Correct or delete it.")

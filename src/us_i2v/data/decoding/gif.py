@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
+from us_i2v.data.limits import Deadline, check_frames
 from us_i2v.data.stills import PILLOW_ERRORS, collapse_gray, damaged, open_image
 from us_i2v.errors import InputError
 
@@ -32,9 +33,12 @@ class GifSource:
         """Decode all frames once, keeping none."""
         milliseconds, colour, count = 0.0, False, 0
         size = (0, 0)
+        deadline = Deadline(self.path)
         for frame, duration in self._decode():
+            deadline.check()
             milliseconds += duration
             count += 1
+            check_frames(self.path, count)
             size = frame.shape[:2]
             colour = colour or frame.ndim == 3
         return ClipInfo(count, size, round(1000.0 * count / milliseconds, 5), colour, size)

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from us_i2v.data.decoding.base import ClipInfo, as_declared
-from us_i2v.data.stills import MAX_PIXELS, check_size, collapse_gray, require_file, scale_to_uint8
+from us_i2v.data.limits import Deadline, check_frames
+from us_i2v.data.stills import check_size, collapse_gray, require_file, scale_to_uint8
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from us_i2v.types import Image, Size
 
-MAX_FRAMES = 100_000
+MAX_FRAME_BYTES = 256 << 20
+"""Largest frame as it is stored."""
 _HEADER = 1 << 16
 _ERRORS = (OSError, ValueError, EOFError, KeyError, IndexError, OverflowError, struct.error, zlib.error)
 _NIFTI_TYPES = {
@@ -103,7 +105,9 @@ class VolumeSource:
         """Check the header and the values of all frames, one at a time."""
         volume = read_volume(self.path)
         colour, largest = False, -math.inf
+        deadline = Deadline(self.path)
         for values in self._values(volume):
+            deadline.check()
             if not np.isfinite(values).all():
                 raise InputError(f"'{self.path}' holds NaN or infinite values.", "Replace them and save again.")
             largest = max(largest, float(values.max()))
@@ -141,7 +145,7 @@ class VolumeSource:
             raise _unreadable(self.path, error) from error
 
 
-def read_volume(path: Path, max_pixels: int = MAX_PIXELS) -> Volume:
+def read_volume(path: Path, max_pixels: int | None = None) -> Volume:
     """Read and check a file's header; raises `InputError`."""
     require_file(path, "Volume")
     try:
@@ -149,8 +153,12 @@ def read_volume(path: Path, max_pixels: int = MAX_PIXELS) -> Volume:
     except _ERRORS as error:
         raise _unreadable(path, error) from error
     check_size(path, volume.size, max_pixels)
-    if not 1 <= volume.frames <= MAX_FRAMES:
-        raise InputError(f"'{path}' states {volume.frames} frames; 1 to {MAX_FRAMES} are possible.", "Divide it.")
+    check_frames(path, volume.frames)
+    if volume.frame_bytes > MAX_FRAME_BYTES:
+        raise InputError(
+            f"'{path}' has frames of {volume.frame_bytes} bytes; at most {MAX_FRAME_BYTES} are read.",
+            "Save it as uint8.",
+        )
     return volume
 
 
@@ -162,7 +170,7 @@ def volume_frames(path: Path) -> int:
         return 0
 
 
-def first_frame(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+def first_frame(path: Path, max_pixels: int | None = None) -> Image:
     """Read the first frame as a still, (H, W) or (H, W, 3) uint8; raises `InputError`."""
     read_volume(path, max_pixels)
     source = VolumeSource(path)

@@ -20,7 +20,8 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
-from us_i2v.data.stills import MAX_PIXELS, check_size, require_file
+from us_i2v.data.limits import check_frames
+from us_i2v.data.stills import check_size, require_file
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 4 << 30
 """Largest file."""
-MAX_FRAMES = 100_000
 _LARGE = 1 << 20
 """Elements larger than this are passed over when a header is read."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -112,7 +112,7 @@ class DicomFile:
         layout: How the pixels are stored.
     """
 
-    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, path: Path, max_pixels: int | None = None) -> None:
         """Read and check the header.
 
         Raises:
@@ -128,11 +128,12 @@ class DicomFile:
         if self.kind in _VOLUMES:
             raise InputError(f"'{path}' is a volume: its frames are slices.", "Export its cine or a plane.")
         check_size(path, self.layout.size, max_pixels)
-        if not 1 <= self.layout.frames <= MAX_FRAMES:
+        if self.layout.frames < 1:
             raise InputError(
-                f"'{path}' states {self.layout.frames} frames; 1 to {MAX_FRAMES} are possible.",
-                "Divide the cine, or correct Number of Frames (0028,0008).",
+                f"'{path}' states {self.layout.frames} frames; at least 1 is needed.",
+                "Correct Number of Frames (0028,0008).",
             )
+        check_frames(path, self.layout.frames)
 
     def encoded_frames(self, first: int = 0) -> Iterator[bytes]:
         """Yield the stored bytes of frame `first` and all later ones.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from us_i2v.data.decoding.ffmpeg import MAX_PIXELS, ffmpeg_exe, first_error
+from us_i2v.data.decoding.ffmpeg import ffmpeg_exe, first_error
+from us_i2v.data.limits import limits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,7 +38,7 @@ def decode_lossless(encoded: bytes, size: tuple[int, int]) -> npt.NDArray[np.uin
     """
     command = [
         *(ffmpeg_exe(), "-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-threads", "1"),
-        *("-protocol_whitelist", "pipe", "-max_pixels", str(MAX_PIXELS), "-err_detect", "explode"),
+        *("-protocol_whitelist", "pipe", "-max_pixels", str(limits().pixels), "-err_detect", "explode"),
         *("-f", "mjpeg", "-i", "pipe:0", "-frames:v", "1", "-f", "rawvideo", "pipe:1"),
     ]
     try:

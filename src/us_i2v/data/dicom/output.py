@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from us_i2v.errors import InputError
 
 if TYPE_CHECKING:
+    from us_i2v.provenance import Provenance
     from us_i2v.types import Image
 
 
@@ -21,6 +22,7 @@ class DicomOutput:
         mm_per_pixel: (row, column) spacing of the clip, if the still's was known.
         lossy: The still had been compressed with loss; the object then says so.
         description: How the clip was made, for Derivation Description (0008,2111).
+        record: The same in full, for a private element; see `data.embedding`.
     """
 
     mark: bool = True
@@ -28,6 +30,7 @@ class DicomOutput:
     mm_per_pixel: tuple[float, float] | None = None
     lossy: bool = False
     description: str = ""
+    record: Provenance | None = None
 
 
 def refuse_text(picture: Image, name: str) -> None:

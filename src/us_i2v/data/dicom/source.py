@@ -10,7 +10,7 @@ from us_i2v.data.dicom.files import DicomFile, reading
 from us_i2v.data.dicom.pixels import check_decodable, decode
 from us_i2v.data.dicom.regions import view
 from us_i2v.data.dicom.timing import frame_rate
-from us_i2v.data.stills import MAX_PIXELS, collapse_gray
+from us_i2v.data.stills import collapse_gray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ class DicomStill:
     lossy: bool
 
 
-def read_dicom_still(path: Path, max_pixels: int = MAX_PIXELS, regions: Regions = "keep") -> DicomStill:
+def read_dicom_still(path: Path, max_pixels: int | None = None, regions: Regions = "keep") -> DicomStill:
     """Read the first frame of a DICOM file; raises `InputError`."""
     file = DicomFile(path, max_pixels)
     check_decodable(file.layout, path)

@@ -11,6 +11,7 @@ Pixels: MONOCHROME2 or RGB, 8 bits, as given but for the mark.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from us_i2v.data.atomic import publish, temporary_beside, unwritable
 from us_i2v.data.dicom.mark import draw_mark
 from us_i2v.data.dicom.output import refuse_text
 from us_i2v.data.dicom.regions import CENTIMETRES, TISSUE, TWO_D
+from us_i2v.data.embedding import BLOCK, ELEMENT, GROUP, frames_sha256
 from us_i2v.errors import OutputError
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def synthetic_object(frames: Frames, fps: float, output: DicomOutput) -> FileDat
     """Return the whole object for frames (T, H, W[, 3]); see `write_dicom`."""
     source = hashlib.sha256(repr(frames.shape[1:]).encode() + frames[0].tobytes()).hexdigest()
     shown = draw_mark(frames) if output.mark else np.ascontiguousarray(frames)
+    if output.record is not None:
+        output = replace(output, record=output.record.of_content("frames", frames_sha256(shown), fps))
     description = " ".join(output.description.split()) or f"Generated from one still by us-i2v {__version__}"
     content = hashlib.sha256(shown.tobytes()).hexdigest()
     instance = content_uid("instance", content, repr(shown.shape), repr(fps), description, repr(output))
@@ -83,6 +87,9 @@ def synthetic_object(frames: Frames, fps: float, output: DicomOutput) -> FileDat
     _add_identity(dataset, source, instance)
     _add_image(dataset, description, output)
     _add_pixels(dataset, shown, fps)
+    if output.record is not None:
+        block = dataset.private_block(GROUP, BLOCK, create=True)
+        block.add_new(ELEMENT, "UT", output.record.line())
     if output.mm_per_pixel is not None:
         dataset.SequenceOfUltrasoundRegions = Sequence([_region(shown, output.mm_per_pixel)])
     return dataset
