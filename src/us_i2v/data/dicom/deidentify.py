@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from us_i2v.data.atomic import publish, temporary_beside, unwritable
 from us_i2v.data.dicom.blanking import beside_picture, text_area, to_gray
-from us_i2v.data.dicom.files import DicomFile, reading
+from us_i2v.data.dicom.files import DicomFile, mapped, reading
 from us_i2v.data.dicom.identity import Pseudonyms, remove_identity
 from us_i2v.data.dicom.pixels import LOSSY, check_decodable, decode
 from us_i2v.data.dicom.regions import View, picture_regions, region_box, view
@@ -106,11 +106,11 @@ class Deidentifier:
             stated = len(picture_regions(file.header, file.layout.size))
         shown = view(file.header, file.layout.size, self.regions if stated else "keep", path)
         blank, lines = self._blank(file, shown, estimate=not stated and self.regions != "keep")
-        with reading(path):
-            dataset = pydicom.dcmread(path)
+        with mapped(path) as stream, reading(path):
+            dataset = pydicom.dcmread(cast("BinaryIO", stream))
             patient = remove_identity(dataset, self._pseudonyms)
         changed = bool(blank.any()) or shown.outside is not None or shown.crop is not None
-        with tempfile.TemporaryFile() as pixels:
+        with tempfile.TemporaryFile() as pixels, reading(path):
             if changed:
                 _store(dataset, file, shown, blank, pixels)
             with temporary_beside(target) as part:
