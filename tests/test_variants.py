@@ -81,6 +81,8 @@ def test_quick_run_writes_a_report_and_goes_on(
     after = json.loads(gone.read_text())
     assert all(after[name] == before[name] for name in ("weights_sha256", "test", "validation", "latents"))
 
+    assert call(script, monkeypatch, *line[:-1], "adain,nothing") == 2
+    assert "no row 'nothing'" in capsys.readouterr().err
     assert call(script, monkeypatch, *line, "--samples", "3") == 2
     assert "was begun with samples = 2" in capsys.readouterr().err
 
@@ -120,7 +122,7 @@ def test_the_decorrelation_error_ignores_noise_but_not_a_shift(script: dict[str,
     rng = np.random.default_rng(0)
     real = rng.normal(0.5, 0.1, (400, 16))
     noisy = real + rng.normal(0, 0.1, real.shape)
-    error = script["decorrelation_error"]
+    error = sys.modules["variants_scores"].decorrelation_error
     assert error(measured(real), measured(real)).mean == 0
     assert error(measured(noisy), measured(real)).mean < 0.01
     shifted = error(measured(noisy + 0.2), measured(real))
