@@ -20,12 +20,12 @@ import pydicom
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from us_i2v.data.atomic import publish, temporary_beside, unwritable
 from us_i2v.data.dicom.blanking import beside_picture, text_area, to_gray
 from us_i2v.data.dicom.files import DicomFile, mapped, reading
 from us_i2v.data.dicom.identity import Pseudonyms, remove_identity
 from us_i2v.data.dicom.pixels import LOSSY, check_decodable, decode
 from us_i2v.data.dicom.regions import View, picture_regions, region_box, view
+from us_i2v.data.dicom.writing import save_object
 from us_i2v.data.stills import collapse_gray
 from us_i2v.errors import OutputError
 
@@ -113,12 +113,7 @@ class Deidentifier:
         with tempfile.TemporaryFile() as pixels, reading(path):
             if changed:
                 _store(dataset, file, shown, blank, pixels)
-            with temporary_beside(target) as part:
-                try:
-                    pydicom.dcmwrite(part, dataset, enforce_file_format=True)
-                except OSError as error:
-                    raise unwritable(target, error) from error
-                publish(part, target)
+            save_object(target, dataset)
         return Cleaned(patient, str(dataset.SOPInstanceUID), lines, stated, changed)
 
     def _blank(self, file: DicomFile, shown: View, estimate: bool) -> tuple[Mask, int]:

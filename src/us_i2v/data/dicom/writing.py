@@ -60,7 +60,11 @@ def write_dicom(path: Path, frames: Frames, fps: float, output: DicomOutput) -> 
         refuse_text(frames[0], str(path))
     if frames.nbytes > MAX_BYTES or max(frames.shape[1:3]) > 65535:
         raise OutputError(f"'{path}': {frames.nbytes} bytes are more than a DICOM object holds.", "Make it shorter.")
-    dataset = synthetic_object(frames, fps, output)
+    save_object(path, synthetic_object(frames, fps, output))
+
+
+def save_object(path: Path, dataset: FileDataset) -> None:
+    """Write an object with its file header, atomically; raises `OutputError`."""
     with temporary_beside(path) as part:
         try:
             pydicom.dcmwrite(part, dataset, enforce_file_format=True)
