@@ -64,8 +64,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ConfigError(f"Cannot read config '{path}': {error.strerror}.", "Check the path.") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Config '{path}' is not valid TOML or JSON: {error}.", "Fix the file.") from error
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"Config '{path}' is not valid TOML or JSON: {reason}.", "Fix the file.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"Config '{path}' holds a {type(values).__name__}, a table is needed.", "Fix the file.")
     return values
@@ -99,7 +100,7 @@ def parse_override(text: str) -> dict[str, Any]:
     parsed: Any
     try:
         parsed = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         parsed = value
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from us_i2v import __version__
 from us_i2v.config import Config
@@ -171,5 +171,5 @@ def _parse(metadata: dict[str, str], path: Path) -> LatentHeader:
                 "Install the version of us-i2v that wrote it.",
             )
         return LatentHeader.model_validate(values)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"'{path}' has a damaged header ({str(error).splitlines()[0]}).", _REMEDY) from error

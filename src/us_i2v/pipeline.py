@@ -23,8 +23,9 @@ import torch
 from us_i2v.data.stills import read_still
 from us_i2v.data.transforms import Fit, fit_frames, to_float, to_gray
 from us_i2v.devices import choose_device
-from us_i2v.errors import ConfigError, InputError
+from us_i2v.errors import ConfigError, InputError, WeightsError
 from us_i2v.generators import CINN, LDDM, Generator, Precision, load_generator
+from us_i2v.hub import fetch_weights, is_hub_name, push_weights
 from us_i2v.latents_file import latent_space
 from us_i2v.lengths import check_latents, is_stitched, segments
 from us_i2v.models.continuation import continued, last_frame
@@ -102,7 +103,7 @@ class ImageToVideo:
         self, weights: Weights, device: torch.device, threads: int = CPU_THREADS, precision: Precision = "fp32"
     ) -> None:
         self.info = weights.header
-        self.weights_sha256 = weights.sha256
+        self.weights_sha256, self._source = weights.sha256, weights.source
         self.device, self.threads = device, threads
         self.generator: Generator = load_generator(weights, device, precision)
 
@@ -113,9 +114,35 @@ class ImageToVideo:
         device: str = "auto",
         threads: int = CPU_THREADS,
         precision: Precision = "fp32",
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
     ) -> ImageToVideo:
-        """Load weights: a file, a run folder, or None for the bundled ones; raises `WeightsError`."""
-        return cls(load_weights(weights), choose_device(device), threads, precision)
+        """Load weights.
+
+        Args:
+            weights: A file, a run folder, None for the bundled ones, or "org/name" on the hub, see `hub`.
+            device: See `devices`.
+            threads: Threads on a CPU.
+            precision: What networks compute in.
+            revision: Branch, tag or commit on the hub.
+            sha256: Digest that the file must have.
+
+        Raises:
+            WeightsError: There are no such weights, or they are damaged, too large or others than the digest says.
+        """
+        if is_hub_name(weights):
+            weights = fetch_weights(str(weights), revision=revision, sha256=sha256).path
+        elif revision is not None:
+            raise WeightsError(f"Revision '{revision}' was given for weights that are not on the hub.", "Leave it out.")
+        found = load_weights(weights)
+        if sha256 is not None and found.sha256 != sha256:
+            raise WeightsError(f"'{found.source}' has sha256 {found.sha256}; {sha256} is needed.", "Check the file.")
+        return cls(found, choose_device(device), threads, precision)
+
+    def push_to_hub(self, repo: str, *, private: bool = True, license: str = "other", revision: str = "main") -> str:
+        """Publish these weights with a model card as "org/name"; returns the commit; see `hub.push_weights`."""
+        return push_weights(Path(self._source), repo, private=private, license_=license, revision=revision)
 
     def __call__(
         self,

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from us_i2v.config import Config
 from us_i2v.data.atomic import publish, temporary_beside
+from us_i2v.data.limits import limits
 from us_i2v.data.transforms import Policy
 from us_i2v.diffusion.prediction import Prediction
 from us_i2v.diffusion.schedule import Cosine, Rectified, Schedule
@@ -30,7 +31,7 @@ from us_i2v.models.cinn import CINNConfig, ConditionalFlow
 from us_i2v.models.denoiser import Denoiser, DenoiserConfig, build_denoiser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ METADATA_KEY = "us_i2v"
 CLASSIFIER_KEY = "us_i2v_classifier"
 """Key of the header of another kind of file, see `classifier`."""
 BUNDLED = "base.safetensors"
-_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -163,19 +164,21 @@ class Weights:
 
     def autoencoder(self) -> Autoencoder:
         """Build the auto-encoder in evaluation mode, float32."""
-        return self._fill(Autoencoder(self.header.autoencoder), "autoencoder.")
+        return self._fill(lambda: Autoencoder(self.header.autoencoder), "autoencoder.")
 
     def denoiser(self) -> Denoiser:
         """Build the denoiser in evaluation mode, float32; raises `WeightsError` if there is none."""
-        if self.header.denoiser is None:
+        config = self.header.denoiser
+        if config is None:
             raise self._lacks("denoiser", "train-ldm")
-        return self._fill(build_denoiser(self.header.denoiser, self.header.autoencoder.latent_shape), "denoiser.")
+        return self._fill(lambda: build_denoiser(config, self.header.autoencoder.latent_shape), "denoiser.")
 
     def cinn(self) -> ConditionalFlow:
         """Build the flow in evaluation mode, float32; raises `WeightsError` if there is none."""
-        if self.header.cinn is None:
+        config = self.header.cinn
+        if config is None:
             raise self._lacks("cINN", "train-cinn")
-        return self._fill(ConditionalFlow(self.header.cinn, self.header.autoencoder.latent_shape), "cinn.")
+        return self._fill(lambda: ConditionalFlow(config, self.header.autoencoder.latent_shape), "cinn.")
 
     def _lacks(self, what: str, command: str) -> WeightsError:
         held = {"autoencoder": "an auto-encoder only", "lddm": "an LDDM", "cinn": "a cINN"}[self.header.kind]
@@ -193,8 +196,14 @@ class Weights:
         mean, sd = (x.float().reshape(1, -1, 1, 1, 1) for x in found if x is not None)
         return mean, sd
 
-    def _fill(self, module: Module, prefix: str) -> Module:
-        own = module.state_dict()
+    def _fill(self, build: Callable[[], Module], prefix: str) -> Module:
+        # Names and shapes first, on a device without memory: a damaged header may ask for any number of gigabytes.
+        try:
+            with torch.device("meta"):
+                own = build().state_dict()
+        except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
+            reason = " ".join(str(error).split())[:120].rstrip(".")
+            raise WeightsError(f"'{self.source}' describes no network ({reason}).", _REMEDY) from error
         given = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
         missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
         if missing or extra:
@@ -208,10 +217,12 @@ class Weights:
                     f"its header asks for {tuple(own[name].shape)}.",
                     _REMEDY,
                 )
+        module = build()
         module.load_state_dict({k: v.float() for k, v in given.items()})
         return module.eval().requires_grad_(False)
 
 
+RAISE_BYTES = "Raise --max-bytes if you trust it."
 _REMEDY = "The file is damaged or not of this package: download or train it again."
 
 
@@ -248,13 +259,16 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         WeightsError: Missing, a pickle, damaged, of a dtype that is not used here, or holding NaN or infinity.
     """
-    if path.suffix in _PICKLES:
+    if path.suffix.lower() in _PICKLES:
         raise WeightsError(
             f"'{path}' looks like a pickle ({path.suffix}), which can run code when opened; only .safetensors is read.",
-            "Convert it to safetensors first.",
+            f"Convert it: us-i2v convert state-dict {path.name} -o {path.stem}.safetensors.",
         )
     if not path.is_file():
         raise WeightsError(f"Weights '{path}' do not exist.", "Check the path, or leave --weights out.")
+    cap = limits().bytes
+    if path.stat().st_size > cap:
+        raise WeightsError(f"'{path}' has {path.stat().st_size:,} bytes; at most {cap:,} are read.", RAISE_BYTES)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
@@ -298,7 +312,7 @@ def parse_header(metadata: Mapping[str, str], source: str) -> Header:
                 "Install the version of us-i2v that wrote it, or train again.",
             )
         return Header.model_validate(values)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         text = str(error).splitlines()[0]
         raise WeightsError(f"'{source}' has a damaged header ({text}).", _REMEDY) from error
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; see `us-i2v devices`.")]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", metavar="PATH", help="Weights file or run folder. [default: the bundled weights]"),
+    typer.Option(
+        "--weights",
+        metavar="PATH",
+        help="Weights file, run folder, or ORG/NAME on the hub. [default: the bundled weights]",
+    ),
 ]
 Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 512. [default: 16]")]
 Fps = Annotated[
