@@ -75,6 +75,7 @@ def test_leaks_are_refused_by_name(leak: SyntheticClip, generators, reason: str)
         refuse_leaks({leak: found[leak]})
     assert leak.sample.path.name in error.value.message
     assert "--drop-leaks" in error.value.hint
+    assert ("--generator" in error.value.hint) == ("nobody knows" in reason)
 
 
 def test_many_leaks_are_counted_in_one_line() -> None:

@@ -75,6 +75,7 @@ def test_a_class_that_is_nowhere_does_not_count() -> None:
 
 def test_ties_are_half_a_win_and_one_class_has_no_auc() -> None:
     assert scores(predictions([0.5, 0.5, 0.5], [0, 1, 1]), repeats=5).values["auc"] == 0.5
+    assert math.isnan(scores(predictions([0.2, 0.1], [0, 0]), repeats=5).values["binary_f1"])
     found = scores(predictions([0.2, 0.9], [1, 1]), repeats=5)
     assert math.isnan(found.values["auc"])
     assert math.isnan(found.interval("auc").low)

@@ -39,6 +39,7 @@ GENERATED_COLUMNS = ("source", "source_sha256", "weights_sha256")
 """Columns by which a manifest shows that its clips were generated."""
 HELD_OUT = ("val", "test")
 SHOWN = 5
+UNKNOWN = "nobody knows on what"
 
 
 class Trained(Protocol):
@@ -181,7 +182,7 @@ def find_leaks(
         elif clip.source_sha256 in held.sha256:
             found[clip] = f"its still '{clip.source}' is held out"
         elif clip.weights_sha256 not in seen:
-            found[clip] = f"nobody knows on what its generator {clip.weights_sha256[:12]}... was trained"
+            found[clip] = f"{UNKNOWN} its generator {clip.weights_sha256[:12]}... was trained"
         elif seen[clip.weights_sha256]:
             found[clip] = (
                 f"its generator {clip.weights_sha256[:12]}... was trained on {_listed(seen[clip.weights_sha256])}, "
@@ -201,11 +202,10 @@ def refuse_leaks(leaks: Mapping[SyntheticClip, str]) -> None:
         parts.append(f"'{first}'" + (f" and {count - 1} more" if count > 1 else "") + f": {reason}")
     more = len(reasons) - SHOWN
     text = "; ".join(parts) + (f"; and {more} more reasons" if more > 0 else "")
-    raise DataError(
-        f"{len(leaks)} synthetic clips may not be trained on. {text}.",
-        "Give the generator's weights (--generator), make clips of training stills only, or leave these out "
-        "(--drop-leaks).",
-    )
+    remedy = "Make clips of training stills, by weights that saw no others, or leave these out (--drop-leaks)."
+    if any(reason.startswith(UNKNOWN) for reason in reasons):
+        remedy = f"Give the generator's weights (--generator). {remedy}"
+    raise DataError(f"{len(leaks)} synthetic clips may not be trained on. {text}.", remedy)
 
 
 def choose_synthetic(

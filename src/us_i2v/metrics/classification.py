@@ -2,7 +2,7 @@
 
 With confusion counts n[t, p] of N videos (true class t, predicted p), TP_c = n[c, c], support s_c, predicted count q_c:
 
-    F1_c = 2 TP_c / (s_c + q_c)             (0 if TP_c = 0)
+    F1_c = 2 TP_c / (s_c + q_c)             (does not exist if s_c = q_c = 0)
     macro F1     mean of F1_c over classes that are true or predicted somewhere
     weighted F1  sum_c s_c F1_c / N
     binary F1    F1 of the positive class, the last one; two classes only
@@ -13,9 +13,9 @@ With confusion counts n[t, p] of N videos (true class t, predicted p), TP_c = n[
     Brier        mean of sum_c (p_c - [c is true])^2
     ECE          sum over bins of the largest probability of |sum of it - number of right answers| / N
 
-A value that does not exist (AUC of one class alone) is NaN. Every bootstrap sample draws groups with replacement, as in
-`intervals`; samples in which a value does not exist are left out of its interval. ECE is not linear, and copies raise
-it: its samples are shifted to the estimate. Everything in float64.
+A value that does not exist (AUC of one class alone, F1 of a class that is nowhere) is NaN. Every bootstrap sample draws
+groups with replacement, as in `intervals`; samples in which a value does not exist are left out of its interval. ECE is
+not linear, and copies raise it: its samples are shifted to the estimate. Everything in float64.
 
 Sources: F1 as in van Rijsbergen 1979, averages as in scikit-learn; AUC, Hanley & McNeil 1982; balanced accuracy,
 Brodersen et al. 2010; ECE with equal bins, Guo et al. 2017; Brier 1950.
@@ -196,7 +196,7 @@ def _from_confusion(n: Array) -> dict[str, Array]:
         "balanced_accuracy": np.nanmean(recall, axis=1),
     }
     if n.shape[1] == 2:
-        found["binary_f1"] = np.nan_to_num(f1[:, -1])
+        found["binary_f1"] = f1[:, -1]
     return found
 
 
