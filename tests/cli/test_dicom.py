@@ -138,6 +138,18 @@ def test_augment_and_inspect(us_i2v: Run, generator: FakeGenerator, tmp_path: Pa
     }
 
 
+def test_augment_of_regions(us_i2v: Run, generator: FakeGenerator, still: Path, tmp_path: Path) -> None:
+    save(still.parent / "without.dcm", ultrasound(textured_still(60, 72)[None]))
+    result = us_i2v("augment", still.parent, tmp_path / "out", "--ext", "npz", "--region", "crop")
+    assert result.exit_code == 1
+    assert "without.dcm: " in result.stderr
+    assert np.load(tmp_path / "out" / "still_0.npz")["frames"].shape == (16, 40, 40)
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["region"] == "crop"
+    assert us_i2v("augment", still.parent, tmp_path / "keep", "--ext", "npz").exit_code == 0
+    assert "region" not in json.loads((tmp_path / "keep" / "settings.json").read_text())
+    assert us_i2v("augment", still.parent, tmp_path / "bad", "--region", "cut").exit_code == 2
+
+
 @pytest.fixture
 def cines(tmp_path: Path) -> Path:
     """Four cines of four patients."""

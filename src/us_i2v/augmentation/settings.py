@@ -16,6 +16,7 @@ from pydantic import Field
 from us_i2v import __version__
 from us_i2v.augmentation.outputs import check_folder_writable, write_text
 from us_i2v.config import Config, flatten, read_mapping
+from us_i2v.data.dicom.detect import Regions
 from us_i2v.errors import ConfigError, OutputError
 from us_i2v.pipeline import GenerateOptions
 
@@ -33,6 +34,7 @@ class AugmentSettings(Config):
     ending: str = Field(default="mp4", description="Format of the clips.")
     exact: bool = Field(default=False, description="Write video without loss.")
     size: int | None = Field(default=None, ge=16, description="Output size in pixels; None: the still's own.")
+    region: Regions = Field(default="keep", description="Of DICOM stills, what lies outside of their regions.")
     own_label: bool = Field(default=False, description="Condition each clip on its still's class, where known.")
     options: GenerateOptions = Field(default=GenerateOptions(), description="How clips are generated.")
     weights_sha256: str = Field(default="", description="Hash of the weights file.")
@@ -41,7 +43,7 @@ class AugmentSettings(Config):
     license: str = Field(default="", max_length=200, description="Licence of the clips, for their card.")
     source: str = Field(default="", max_length=500, description="Where the stills come from, for the card.")
 
-    later: ClassVar[tuple[str, ...]] = ("own_label", "license", "source")
+    later: ClassVar[tuple[str, ...]] = ("region", "own_label", "license", "source")
 
     def sha256(self) -> str:
         """Return the hash of the settings file's text."""

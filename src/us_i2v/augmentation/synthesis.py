@@ -153,7 +153,7 @@ def _run(
 
 
 def _make(generator: Generator, job: Job, settings: AugmentSettings, labels: Sequence[str]) -> GeneratedClip:
-    still = read_still(job.source.path)
+    still = read_still(job.source.path, regions=settings.region)
     size = (still.shape[0], still.shape[1])
     mask = read_masks(job.source.masks, size) if job.source.masks else None
     options = options_for(job.source.label, labels, settings.options)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from us_i2v.cli import dicom_options as dcm
 from us_i2v.cli import options as opt
 
 SKIPPED = 1
@@ -47,6 +48,7 @@ def command(
     slide: opt.Slide = None,
     prompt: opt.Prompt = None,
     texture: opt.Texture = None,
+    region: dcm.Region = "keep",
     exact: opt.Exact = False,
     license_: Annotated[
         str, typer.Option("--license", metavar="TEXT", help="Licence of the clips, for OUT/README.md.")
@@ -105,6 +107,7 @@ def command(
         ending=ext,
         exact=exact,
         size=opt.parse_size(size),
+        region=dcm.parse_region(region),
         own_label=own_label,
         license=license_,
         source=source,
