@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import subprocess
 from importlib import resources
 from pathlib import Path
 
@@ -261,6 +263,22 @@ def test_bundled_scan_loses_its_banner(tmp_path: Path) -> None:
     assert "RedPaletteColorLookupTableData" not in found
     original = read_still(path)
     assert np.array_equal(read_still(tmp_path / "b.dcm")[100:130, 400:500], original[100:130, 400:500])
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+@pytest.mark.parametrize("name", ["examples_palette", "examples_ybr_color", "ExplVR_BigEnd"])
+def test_cleaning_breaks_no_object(tmp_path: Path, name: str) -> None:
+    """What dciodvfy finds wrong afterwards was wrong before."""
+
+    def errors(path: Path) -> set[str]:
+        done = subprocess.run(["dciodvfy", str(path)], capture_output=True, check=False)
+        lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
+        assert any("US" in line and line.endswith("Image") for line in lines)
+        return {line for line in lines if line.startswith("Error")}
+
+    path = bundled(f"{name}.dcm")
+    cleaned(path, tmp_path / "b.dcm")
+    assert errors(tmp_path / "b.dcm") <= errors(path)
 
 
 def run(*arguments: object):
