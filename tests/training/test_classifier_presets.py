@@ -41,3 +41,9 @@ def test_the_documented_rows_are_true() -> None:
             shown = cells.split("|")[column].strip().strip("`")
             expected = None if shown == "empty" else tomllib.loads(f"v = {shown}")["v"]
             assert resolved[key] == expected, (name, key)
+
+
+def test_what_a_table_leaves_out_keeps_a_classifiers_default() -> None:
+    config = ClassifierTraining.parse({"optimiser": {"steps": 7}})
+    assert config.optimiser == ClassifierTraining().optimiser.model_copy(update={"steps": 7})
+    assert config.optimiser.ema == 0.99

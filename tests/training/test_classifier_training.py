@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,14 @@ from us_i2v.data.mixing import MixConfig
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip
 from us_i2v.errors import ConfigError, DataError, UsI2VError, WeightsError
 from us_i2v.models.classifiers import ClassifierConfig, build_classifier
-from us_i2v.training.classifier import ClassifierTask, ClassifierTraining, train_classifier
+from us_i2v.training.classifier import (
+    ClassifierOptimiser,
+    ClassifierTask,
+    ClassifierTraining,
+    pretrained_file,
+    train_classifier,
+)
 from us_i2v.training.classifier_data import Diet, Sources, gather_diet
-from us_i2v.training.loop import OptimiserConfig
 from us_i2v.training.report import Silent
 from us_i2v.weights import load_weights, read_tensors, save_weights, write_tensors
 
@@ -39,7 +46,7 @@ class Notes(Silent):
 
 
 def settings(steps: int = 4, *, name: str = "atm", **changes) -> ClassifierTraining:
-    optimiser = OptimiserConfig(steps=steps, batch_size=4, validate_every=2, warmup=1, seed=1, learning_rate=2e-3)
+    optimiser = ClassifierOptimiser(steps=steps, batch_size=4, validate_every=2, warmup=1, seed=1, learning_rate=2e-3)
     model = ClassifierConfig(name=name, width=0.125, size=64, segments=2)
     return ClassifierTraining(**({"model": model, "clips": CLIPS, "optimiser": optimiser, "windows": 2} | changes))
 
@@ -294,6 +301,27 @@ def test_pretrained_weights_are_put_in_and_named(folder: Path, tmp_path: Path) -
         )
     with pytest.raises(WeightsError, match="do not exist"):
         run(folder, tmp_path / "run", settings(pretrained=str(tmp_path / "missing.safetensors")))
+
+
+def test_pretrained_weights_may_lie_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, {"conv1.weight": torch.zeros(2)}, {})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    asked = []
+
+    def download(repo: str, file_name: str, revision: str | None = None) -> str:
+        asked.append((repo, file_name, revision))
+        return str(file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert pretrained_file(f"hf://org/net@v1/model.safetensors?sha256={digest}") == file
+    assert asked == [("org/net", "model.safetensors", "v1")]
+    assert pretrained_file("") is None
+    assert pretrained_file("net.safetensors") == Path("net.safetensors")
+    with pytest.raises(WeightsError, match="is needed"):
+        pretrained_file(f"hf://org/net/model.safetensors?sha256={'0' * 64}")
+    with pytest.raises(WeightsError, match="No sha256 is known"):
+        pretrained_file("hf://org/net/model.safetensors")
 
 
 def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -46,15 +46,25 @@ SHOWN = ("macro_f1", "accuracy", "balanced_accuracy", "auc")
 """Scores of the validation videos that are reported while training."""
 
 
+class ClassifierOptimiser(OptimiserConfig):
+    """Steps, batch, learning rate and the like, with a classifier's defaults."""
+
+    steps: int = Field(2000, ge=1, description="Optimiser steps in all.")
+    batch_size: int = Field(8, ge=1, description="Windows a step, over all ranks together.")
+    learning_rate: float = Field(3e-4, gt=0, description="Peak learning rate of Adam.")
+    warmup: int = Field(100, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay (AdamW).")
+    ema: float = Field(0.99, ge=0, lt=1, description="Decay of the weight average.")
+    validate_every: int = Field(200, ge=1, description="Steps an epoch: validation, weights, checkpoint.")
+
+
 class ClassifierTraining(Config):
     """Everything that `us-i2v train-classifier` can be told."""
 
     model: ClassifierConfig = ClassifierConfig()
     clips: ClipsConfig = ClipsConfig()
     mix: MixConfig = MixConfig()
-    optimiser: OptimiserConfig = OptimiserConfig(
-        steps=2000, batch_size=8, learning_rate=3e-4, warmup=100, weight_decay=1e-2, ema=0.99, validate_every=200
-    )
+    optimiser: ClassifierOptimiser = ClassifierOptimiser()
     classes: tuple[str, ...] = Field((), description="Classes, in order; the last one is positive. Empty: all labels.")
     crf: int = Field(18, ge=0, le=51, description="Quality of H.264 that all fitted clips go through; 0: none.")
     windows: int = Field(5, ge=1, le=64, description="Windows of a video over which validation averages.")
