@@ -173,7 +173,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         values |= QUICK
     if not arguments.data:
         folder = arguments.out / "phantom"
-        shape = {"videos_per_class": 6, "stills_per_class": 0, "size": 32, "n_frames": 16, "fps": 20.0}
+        shape: dict[str, Any] = {"videos_per_class": 6, "stills_per_class": 0, "size": 32, "n_frames": 16, "fps": 20.0}
         write_phantom(folder, seed=3, **shape)
         values["data"] = [str(folder)]
     for name in ("size", "stills", "samples", "test_windows", "stride", "seed", "preset", "test", "metric_weights"):

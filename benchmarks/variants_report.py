@@ -80,7 +80,7 @@ def selection(result: Result, results: Sequence[Result]) -> float | None:
     if own is None or default is None:
         return None
     ratios = [own["mean"][name]["mean"] / default["mean"][name]["mean"] for name in default["mean"]]
-    return sum(ratios) / len(ratios)
+    return float(sum(ratios) / len(ratios))
 
 
 def of_part(results: Sequence[Result], part: str) -> list[Result]:
@@ -96,7 +96,10 @@ def selected(results: Sequence[Result], part: str) -> str | None:
 
 def interval(found: dict[str, Any] | None) -> Interval | None:
     """An interval out of JSON, whose unknown limits are null."""
-    return None if found is None else Interval(**{k: math.nan if v is None else v for k, v in found.items()})
+    if found is None:
+        return None
+    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in found.items()}
+    return Interval(**values)
 
 
 def energy_minus_default(result: Result, results: Sequence[Result], name: str) -> Interval | None:
