@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from us_i2v.data.phantom.config import PhantomConfig, Scanner
 from us_i2v.data.phantom.simulate import simulate
 from us_i2v.data.writers import write_clip
+from us_i2v.provenance import Provenance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from us_i2v.types import Frames
 
 SIZE = 64
+RECORD = Provenance(command="generate", still_sha256="12" * 32, weights_sha256="ab" * 32, seed=7)
 LABELS = ("benign", "malignant")
 
 

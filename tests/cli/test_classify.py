@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.classifier_clips import LABELS, phantom_clips, write_real, write_synthetic
+from tests.classifier_clips import LABELS, RECORD, phantom_clips, write_real, write_synthetic
 from tests.cli.conftest import one_line_error
 from tests.factories import small_weights
 from tests.fakes import WEIGHTS_SHA256, write_busi
@@ -81,6 +81,9 @@ def test_unlabelled_short_and_damaged_clips(us_i2v, folder: Path) -> None:
     assert lines[0].split()[1] in LABELS
     assert [line.split(":")[1].rsplit("/", 1)[-1] for line in lines[1:]] == ["bad.npz", "short.npz"]
     assert "16 frames" in lines[2]
+    write_clip(clips / "made.npz", phantom_clips()[7][1], 20.0, record=RECORD)
+    made = us_i2v("classify", clips / "made.npz", "--weights", run)
+    assert "note: 1 generated videos are not scored" in made.stdout
     failed = us_i2v("classify", clips / "good.npz", "--weights", run, "--plot", folder / "p.png")
     assert "A plot needs labelled real clips" in one_line_error(failed)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.classifier_clips import write_real, write_synthetic
+from tests.classifier_clips import RECORD, phantom_clips, write_real, write_synthetic
 from tests.fakes import still_pixels, write_png
 from us_i2v.augmentation.manifest import COLUMNS
 from us_i2v.config import Config
@@ -20,6 +20,7 @@ from us_i2v.data.mixing import (
     HeldOut,
     MixConfig,
     SyntheticClip,
+    carries_record,
     choose_synthetic,
     content_sha256,
     find_leaks,
@@ -29,6 +30,7 @@ from us_i2v.data.mixing import (
     refuse_leaks,
     stratum_weights,
 )
+from us_i2v.data.writers import write_clip
 from us_i2v.errors import ConfigError, DataError
 
 
@@ -115,6 +117,14 @@ def test_augments_manifest_is_told_from_a_data_sets(tmp_path: Path) -> None:
     gap = write_synthetic(tmp_path / "gap", [{"label": "benign", "group": "p0", "source_sha256": ""}])
     with pytest.raises(DataError, match="line 2, column 'source_sha256'"):
         read_synthetic(gap)
+
+
+@pytest.mark.parametrize("ending", ["npz", "mp4"])
+def test_a_generated_clip_says_so_itself(tmp_path: Path, ending: str) -> None:
+    frames = phantom_clips()[0][1]
+    plain = write_clip(tmp_path / f"plain.{ending}", frames, 20.0)
+    generated = write_clip(tmp_path / f"made.{ending}", frames, 20.0, record=RECORD)
+    assert [carries_record(path) for path in (plain, generated)] == [False, True]
 
 
 def made(benign: int, malignant: int, per_still: int = 1) -> list[SyntheticClip]:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.classifier_clips import LABELS, write_real, write_synthetic
+from tests.classifier_clips import LABELS, RECORD, phantom_clips, write_real, write_synthetic
 from tests.factories import small_weights
 from us_i2v.classifier import load_classifier, save_classifier, spread_windows, video_probabilities
 from us_i2v.data.mixing import MixConfig
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip
+from us_i2v.data.writers import write_clip
 from us_i2v.errors import ConfigError, DataError, UsI2VError, WeightsError
 from us_i2v.models.classifiers import ClassifierConfig, build_classifier
 from us_i2v.training.classifier import (
@@ -262,6 +263,16 @@ def test_what_cannot_be_a_diet_is_refused(folder: Path, tmp_path: Path) -> None:
             seed=0,
             reporter=Notes(),
         )
+
+
+def test_a_clip_with_a_generators_record_is_no_real_clip(tmp_path: Path) -> None:
+    real = write_real(tmp_path / "real")
+    write_clip(real / "benign_2.npz", phantom_clips()[2][1], 20.0, record=RECORD)
+    with pytest.raises(DataError, match=r"benign_2.npz' was generated, by the record in it \(1 of 6 clips\)"):
+        gather_diet(
+            Sources((real,)), tmp_path / "c", 64, CLIPS, MixConfig(), crf=0, classes=(), seed=0, reporter=Notes()
+        )
+    assert not (tmp_path / "c").exists()
 
 
 def test_other_classes_are_left_out_and_said(folder: Path, tmp_path: Path) -> None:

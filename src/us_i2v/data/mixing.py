@@ -6,7 +6,8 @@ and by which weights. A clip is refused for training if
 - its still, its still's group or its stated split belongs to the test or validation side, or
 - its generator was trained on a group or a file of that side, or nobody knows on what it was trained,
 
-and a folder of synthetic clips is refused as real data, so that none is ever tested on. Which synthetic clips are
+and synthetic clips are refused as real data, by their manifest or by the record that each carries (see `provenance`),
+so that none is ever tested on. Which synthetic clips are
 taken, where not all are, depends on the seed and on them alone: first one clip of every still, then a second one; a
 larger share holds a smaller one.
 """
@@ -23,6 +24,7 @@ from pydantic import Field, model_validator
 from us_i2v.config import Config
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
+from us_i2v.data.embedding import read_record
 from us_i2v.data.manifest import MANIFEST, REQUIRED
 from us_i2v.data.tables import read_rows
 from us_i2v.errors import DataError
@@ -131,6 +133,11 @@ def is_generated(path: Path) -> bool:
         return False
     rows = read_rows(manifest, "Manifest", REQUIRED)
     return any(row.text(column) for row in rows for column in GENERATED_COLUMNS[1:])
+
+
+def carries_record(path: Path) -> bool:
+    """Tell whether a clip says by itself that it was generated; raises `InputError` if it cannot be read."""
+    return read_record(path) is not None
 
 
 def read_synthetic(path: Path) -> list[SyntheticClip]:

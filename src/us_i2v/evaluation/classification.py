@@ -18,7 +18,7 @@ from us_i2v import __version__
 from us_i2v.classifier import video_probabilities
 from us_i2v.data.atomic import write_bytes
 from us_i2v.data.common_codec import store_alike
-from us_i2v.data.mixing import SHOWN, content_sha256, find_seen
+from us_i2v.data.mixing import SHOWN, carries_record, content_sha256, find_seen
 from us_i2v.data.training_clips import ClipSampler
 from us_i2v.errors import DataError, InputError
 from us_i2v.evaluation.plot import check_plot
@@ -140,7 +140,7 @@ def classify(
 
     Args:
         trained: The classifier, on its device.
-        samples: Clips, each with whether it was generated.
+        samples: Clips, each with whether its manifest says that it was generated; if not, the clip is asked.
         cache: Folder for decoded clips.
         windows: Windows a video at most.
         progress: Told about every clip.
@@ -151,8 +151,9 @@ def classify(
     header = trained.header
     found: list[Video] = []
     skipped: dict[str, str] = {}
-    for done, (sample, generated) in enumerate(samples):
+    for done, (sample, listed) in enumerate(samples):
         try:
+            generated = listed or carries_record(sample.path)
             (clip,) = store_alike([("", sample)], cache, frame_size(header.model), header.clips, header.crf)
             sampler = ClipSampler([clip], header.clips, length=header.model.n_frames, seed=0, augment=False)
             p = video_probabilities(trained.network, sampler, clip, header.frame_interval_s, windows)

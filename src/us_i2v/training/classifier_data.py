@@ -19,6 +19,7 @@ from us_i2v.data.mixing import (
     SYNTHETIC,
     HeldOut,
     SyntheticClip,
+    carries_record,
     choose_synthetic,
     find_leaks,
     is_generated,
@@ -128,6 +129,13 @@ def gather_diet(
     if not real:
         raise DataError(f"No real clip is of class {' or '.join(names)}.", "Check the labels, or --set classes.")
     _say_left_out(len(found) - len(real), "real", names, reporter)
+    made_up = [s.path for s in real if carries_record(s.path)]
+    if made_up:
+        raise DataError(
+            f"'{made_up[0]}' was generated, by the record in it ({len(made_up)} of {len(real)} clips); generated clips "
+            "are neither validated nor tested on.",
+            "Keep them apart, and give the output folder of `us-i2v augment` as --synthetic.",
+        )
     made = [clip for folder in sources.synthetic for clip in read_synthetic(folder)]
     usable = [clip for clip in made if clip.sample.label in names]
     _say_left_out(len(made) - len(usable), "synthetic", names, reporter)
