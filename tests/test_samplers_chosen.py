@@ -23,13 +23,14 @@ def test_ddpm_weights_get_dpm_solver_even_in_log_snr_and_the_others_as_ever():
     assert choose_sampler(GenerateOptions(sampler="ddpm", steps=7), CHAIN) == (DDPM(), 7, "uniform", None)
 
 
-def test_flow_matching_gets_heun_and_shortcuts_their_own_steps():
-    assert choose_sampler(GenerateOptions(), FLOW) == (Heun(), 6, "quadratic", None)
+def test_flow_matching_gets_dpm_solver_and_shortcuts_their_own_steps():
+    assert choose_sampler(GenerateOptions(), FLOW) == (DPMSolver(), 8, "shifted_5", None)
+    assert choose_sampler(GenerateOptions(sampler="heun"), FLOW) == (Heun(), 6, "shifted_3", None)
     assert choose_sampler(GenerateOptions(sampler="euler"), FLOW) == (Euler(), 25, "uniform", None)
     assert choose_sampler(GenerateOptions(), SHORT) == (Euler(), 4, "uniform", 0.25)
     assert choose_sampler(GenerateOptions(steps=1), SHORT) == (Euler(), 1, "uniform", 1.0)
     assert choose_sampler(GenerateOptions(steps=16), SHORT) == (Euler(), 16, "uniform", 0.0)
-    assert choose_sampler(GenerateOptions(sampler="heun", steps=5), SHORT) == (Heun(), 5, "quadratic", None)
+    assert choose_sampler(GenerateOptions(sampler="heun", steps=5), SHORT) == (Heun(), 5, "shifted_3", None)
     few = FLOW.model_copy(update={"shortcut": Shortcut(steps=2)})
     assert choose_sampler(GenerateOptions(), few) == (Euler(), 2, "uniform", 0.0)
 

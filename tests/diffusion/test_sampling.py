@@ -102,12 +102,22 @@ def test_partly_noised_start() -> None:
     torch.testing.assert_close(out, model.transport(x, 0.5, 0.0), rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log_snr"])
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log_snr", "shifted_3", "shifted_5"])
 def test_every_spacing_reaches_the_data(spacing: str) -> None:
-    model = IdealDenoiser(Linear())
+    schedule = Rectified() if spacing.startswith("shifted") else Linear()
+    model = IdealDenoiser(schedule)
     noise = torch.linspace(-2, 2, 5, dtype=torch.float64).reshape(5, 1)
-    out = sample(model, Linear(), "x0", DPMSolver(), noise, 60, spacing=spacing)  # type: ignore[arg-type]
+    out = sample(model, schedule, "x0", DPMSolver(), noise, 60, spacing=spacing)  # type: ignore[arg-type]
     torch.testing.assert_close(out, model.transport(noise, 1.0, 0.0), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(("spacing", "shift"), [("shifted_3", 3), ("shifted_5", 5)])
+def test_shifted_times_have_the_even_ones_noise_times_the_factor(spacing: str, shift: int) -> None:
+    even, moved = (time_grid(Rectified(), 8, kind) for kind in ("uniform", spacing))  # type: ignore[arg-type]
+    assert moved[0] == 1.0
+    assert moved[-1] == 0.0
+    for u, t in zip(even[1:-1], moved[1:-1], strict=True):
+        assert t / (1 - t) == pytest.approx(shift * u / (1 - u))
 
 
 def test_spacing_decides_how_much_spread_few_steps_keep() -> None:

@@ -29,8 +29,10 @@ from torch import Tensor
 from us_i2v.config import Config
 from us_i2v.errors import ScheduleError
 
-Spacing = Literal["uniform", "quadratic", "log_snr"]
-"""How a time grid's points lie: evenly in t, in sqrt(t), or in log-SNR."""
+Spacing = Literal["uniform", "quadratic", "log_snr", "shifted_3", "shifted_5"]
+"""How a time grid's points lie: evenly in t, in sqrt(t), in log-SNR, or shifted towards noise by a factor."""
+
+_SHIFTS = {"shifted_3": 3.0, "shifted_5": 5.0}
 
 
 class Level(NamedTuple):
@@ -263,7 +265,9 @@ def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", 
         spacing: "uniform": even in t (with `steps` = T this is the discrete chain itself);
             "quadratic": even in sqrt(t), denser near the data; "log_snr": even in log-SNR from
             `start` down to t = 1/T, then one step to 0 (DPM-Solver's logSNR grid). Pure noise has
-            log-SNR -inf: there the even part is counted from 1/T below `start`.
+            log-SNR -inf: there the even part is counted from 1/T below `start`. "shifted_N": t = N u / (1 + (N - 1) u),
+            u even, so that sigma / alpha of a straight path is N times that of even steps: for large latents
+            whose coarse structure, the amount of motion above all, is decided near t = 1 (Esser 2024, section 5.3.2).
         start: First time, 0 < start <= 1; below 1 for a partly noised start.
 
     Raises:
@@ -275,6 +279,10 @@ def time_grid(schedule: BaseSchedule, steps: int, spacing: Spacing = "uniform", 
         raise ScheduleError(f"Start time {start:g} is outside 0..1 (0 excluded).", "Start at 1 for pure noise.")
     if spacing == "log_snr":
         return _log_snr_grid(schedule, steps, start)
+    shift = _SHIFTS.get(spacing)
+    if shift is not None:
+        even = [(steps - i) / steps for i in range(steps + 1)]
+        return [start * shift * u / (1 + (shift - 1) * u) for u in even]
     power = 2 if spacing == "quadratic" else 1
     return [start * ((steps - i) / steps) ** power for i in range(steps + 1)]
 
