@@ -168,8 +168,11 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     import torch
 
     from us_i2v.evaluation.clips import RealWindows, WindowRule
+    from us_i2v.generators import load_generator
+    from us_i2v.models.motion import Motion
+    from us_i2v.options import GenerateOptions
     from us_i2v.training.calibration import calibrated_speckle
-    from us_i2v.weights import load_weights, save_weights
+    from us_i2v.weights import Weights, load_weights, save_weights
 
     weights, tuned = load_weights(run), load_weights(decoder)
     tensors = dict(weights.tensors)
@@ -180,8 +183,14 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     speckle = tuned.header.speckle
     real = RealWindows.of(held, WindowRule(per_clip=2, size=SIZE), split="val")
     videos = [torch.from_numpy(real.frames(k)).float()[None, None] / 255 for k in range(len(real))]
-    speckle = calibrated_speckle(tuned.autoencoder(), videos, speckle)
-    print(f"speckle of {len(videos)} held-out windows: {speckle}")
+    joined = Weights(weights.header, "", tensors, str(run))
+    generator = load_generator(joined, torch.device("cpu"))
+
+    def drawn(video: torch.Tensor, number: int) -> Motion:
+        return generator.motions(video[:, :, 0], [number], GenerateOptions())
+
+    speckle = calibrated_speckle(drawn, videos, speckle)
+    print(f"speckle of clips generated for {len(videos)} held-out windows: {speckle}")
     header = weights.header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")

@@ -4,7 +4,14 @@ import torch
 from tests.factories import SMALL_AUTOENCODER, textured_still
 from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
-from us_i2v.training.calibration import HIGHEST, MOST, calibrated_correlation, calibrated_profile, calibrated_speckle
+from us_i2v.training.calibration import (
+    HIGHEST,
+    MOST,
+    calibrated_correlation,
+    calibrated_profile,
+    calibrated_speckle,
+    reconstruction,
+)
 from us_i2v.weights import SpeckleConfig
 
 
@@ -25,15 +32,15 @@ def clip(autoencoder, correlation, seed):
 @pytest.mark.parametrize("correlation", [0.2, 0.5, 0.8])
 def test_the_correlation_that_made_the_clips_is_found(autoencoder, correlation):
     videos = [clip(autoencoder, correlation, seed) for seed in range(6)]
-    assert calibrated_correlation(autoencoder, videos, 1.0) == pytest.approx(correlation, abs=0.06)
+    assert calibrated_correlation(reconstruction(autoencoder), videos, 1.0) == pytest.approx(correlation, abs=0.06)
 
 
 def test_clips_out_of_reach_give_the_ends_of_the_range(autoencoder):
     still = torch.from_numpy(textured_still(32, 32)).float()[None, None, None] / 255
     frozen = still.expand(-1, -1, 16, -1, -1)
-    assert calibrated_correlation(autoencoder, [frozen], 1.0) == HIGHEST
+    assert calibrated_correlation(reconstruction(autoencoder), [frozen], 1.0) == HIGHEST
     noisy = torch.rand(1, 1, 16, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert calibrated_correlation(autoencoder, [noisy], 1.0) == 0.0
+    assert calibrated_correlation(reconstruction(autoencoder), [noisy], 1.0) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +62,22 @@ def faded(autoencoder, factors, seed):
 def test_the_factors_that_made_the_clips_are_found(larger):
     factors = torch.linspace(0.6, 1.2, 16)
     videos = [faded(larger, factors, seed) for seed in range(6)]
-    found = calibrated_profile(larger, videos)
+    found = calibrated_profile(reconstruction(larger), videos)
     assert len(found) == 16
     for frame in (1, 2, 4, 8, 15):
         assert found[frame] == pytest.approx(float(factors[frame]), abs=0.15)
     assert found[6] == pytest.approx((found[4] + found[8]) / 2)
-    speckle = calibrated_speckle(larger, videos, SpeckleConfig(factor=0.7))
+    speckle = calibrated_speckle(reconstruction(larger), videos, SpeckleConfig(factor=0.7))
     assert speckle.profile == found
     assert speckle.correlation == pytest.approx(0.5, abs=0.15)
 
 
 def test_frozen_and_unrelated_clips_give_the_ends_and_blank_ones_none(larger):
     still = torch.from_numpy(textured_still(64, 64)).float()[None, None, None] / 255
-    assert calibrated_profile(larger, [still.expand(-1, -1, 16, -1, -1)]) == (0.0,) * 16
+    assert calibrated_profile(reconstruction(larger), [still.expand(-1, -1, 16, -1, -1)]) == (0.0,) * 16
     noise = torch.rand(1, 1, 16, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert calibrated_profile(larger, [noise])[15] == MOST
-    assert calibrated_profile(larger, [torch.zeros(1, 1, 16, 64, 64)]) is None
+    assert calibrated_profile(reconstruction(larger), [noise])[15] == MOST
+    assert calibrated_profile(reconstruction(larger), [torch.zeros(1, 1, 16, 64, 64)]) is None
 
 
 def test_factors_of_long_clips_and_loops():

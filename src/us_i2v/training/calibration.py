@@ -1,29 +1,30 @@
 """Calibration of drawn speckle: how much of it is new by frame t, and how fast it changes from frame to frame.
 
 The decoder's scale is that of everything it missed, motion and brightness included, more so in some frames than in
-others. So a factor a frame is chosen such that the speckle of held-out clips, reconstructed with drawn speckle, is as
-much like frame 0's as that of the real ones (`metrics.speckle.decorrelation`).
+others. So a factor a frame is chosen such that the speckle of held-out clips, reconstructed or generated with drawn
+speckle, is as much like frame 0's as that of the real ones (`metrics.speckle.decorrelation`).
 
 The residuals' own correlation from frame to frame, too, counts motion and brightness that the latent missed; drawn with
-it, clips flicker too little. It is chosen such that the reconstructions have the motion energy (mean absolute
+it, clips flicker too little. It is chosen such that the clips made have the motion energy (mean absolute
 difference of neighbouring frames) of the real clips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from us_i2v.errors import InputError
 from us_i2v.metrics.speckle import decorrelation
+from us_i2v.models.motion import Motion
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
+    from collections.abc import Sequence
 
     from us_i2v.models.autoencoder import Autoencoder
     from us_i2v.weights import SpeckleConfig
@@ -36,26 +37,39 @@ KNOTS = (1, 2, 4, 8)
 _HALVINGS = 6
 
 
-def calibrated_speckle(autoencoder: Autoencoder, videos: Sequence[Tensor], known: SpeckleConfig) -> SpeckleConfig:
+MotionOf = Callable[[Tensor, int], Motion]
+"""(A window (1, 1, T, S, S), its number) -> the motion that its first frame is rendered with, its scale included."""
+
+
+def reconstruction(autoencoder: Autoencoder) -> MotionOf:
+    """Return what reads the motion off the window itself."""
+
+    def motion_of(video: Tensor, number: int) -> Motion:
+        return autoencoder.decode(autoencoder.encode(video).mean, video[:, :, 0]).in_float32().anchored()
+
+    return motion_of
+
+
+def calibrated_speckle(motion_of: MotionOf, videos: Sequence[Tensor], known: SpeckleConfig) -> SpeckleConfig:
     """Return the speckle process with its factors by frame and its correlation from frame to frame calibrated.
 
     Args:
-        autoencoder: Stage 1.
+        motion_of: See `MotionOf`: reconstruction, or a generator's answer to the window's first frame.
         videos: Held-out windows, see `calibrated_profile`; without any that has texture only the correlation is fitted.
         known: What stage 1 measured on its residuals.
     """
-    profile = calibrated_profile(autoencoder, videos) or known.profile
+    profile = calibrated_profile(motion_of, videos) or known.profile
     found = known.model_copy(update={"profile": profile})
     factors = found.factors(videos[0].shape[2])
-    return found.model_copy(update={"correlation": calibrated_correlation(autoencoder, videos, factors)})
+    return found.model_copy(update={"correlation": calibrated_correlation(motion_of, videos, factors)})
 
 
 @torch.no_grad()
-def calibrated_profile(autoencoder: Autoencoder, videos: Sequence[Tensor]) -> tuple[float, ...] | None:
-    """Return the factor of each frame at which reconstructed speckle decorrelates from frame 0 as the real one does.
+def calibrated_profile(motion_of: MotionOf, videos: Sequence[Tensor]) -> tuple[float, ...] | None:
+    """Return the factor of each frame at which drawn speckle decorrelates from frame 0 as the real one does.
 
     Args:
-        autoencoder: Stage 1.
+        motion_of: See `MotionOf`.
         videos: Held-out windows, each (1, 1, T, S, S) in 0..1; those without textured speckle do not count.
 
     Returns:
@@ -63,7 +77,7 @@ def calibrated_profile(autoencoder: Autoencoder, videos: Sequence[Tensor]) -> tu
     """
     frames = videos[0].shape[2] if videos else 0
     knots = [*(knot for knot in KNOTS if knot < frames - 1), frames - 1]
-    pairs = [_Pairs(autoencoder, video, seed) for seed, video in enumerate(videos) if _textured(video)]
+    pairs = [_Pairs(motion_of, video, seed) for seed, video in enumerate(videos) if _textured(video)]
     if not pairs:
         return None
     found = []
@@ -78,11 +92,11 @@ def calibrated_profile(autoencoder: Autoencoder, videos: Sequence[Tensor]) -> tu
 
 
 class _Pairs:
-    """A clip beside its reconstruction, frame 0 and one other at a time."""
+    """A clip beside what is made of its first frame, frame 0 and one other at a time."""
 
-    def __init__(self, autoencoder: Autoencoder, video: Tensor, seed: int) -> None:
+    def __init__(self, motion_of: MotionOf, video: Tensor, seed: int) -> None:
         self.video, self.seed, self.still = video, seed, video[:, :, 0]
-        self.motion = autoencoder.decode(autoencoder.encode(video).mean, self.still).in_float32().anchored()
+        self.motion = motion_of(video, seed)
         self.texture = StillTexture.measure(self.still, self.still, self.motion.grid)
 
     def real(self, frame: int) -> float:
@@ -90,7 +104,7 @@ class _Pairs:
         return _alike(self.video[:, :, [0, frame]])
 
     def made(self, frame: int, factor: float) -> float:
-        """The same of the reconstructed frame, its scale times a factor."""
+        """The same of the frame that is made, its scale times a factor."""
         motion = self.motion.map(lambda x: x[:, :, [0, frame]]).scaled(1.0, factor)
         noise = SpeckleNoise([self.seed], self.texture, self.still.shape[-1], 0.0)
         return _alike(render(self.still, motion, noise, self.texture))
@@ -121,11 +135,11 @@ def _falling(made: Callable[[float], float], real: float, low: float, high: floa
 
 
 @torch.no_grad()
-def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], factor: float | Tensor) -> float:
-    """Return the correlation from frame to frame at which reconstructions move as much as the real clips.
+def calibrated_correlation(motion_of: MotionOf, videos: Sequence[Tensor], factor: float | Tensor) -> float:
+    """Return the correlation from frame to frame at which the clips made move as much as the real ones.
 
     Args:
-        autoencoder: Stage 1.
+        motion_of: See `MotionOf`.
         videos: Held-out windows, each (1, 1, T, S, S) in 0..1; blank ones tell nothing and are best left out.
         factor: Calibration of the predicted scale, of all frames or (T,) of each.
 
@@ -133,7 +147,7 @@ def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], f
         0 .. 0.95, to within 0.01; an end of the range where even that moves too little or too much.
     """
     real = sum(_energy(video) for video in videos)
-    makers = [_reconstruction(autoencoder, video, factor, seed) for seed, video in enumerate(videos)]
+    makers = [_rendering(motion_of, video, factor, seed) for seed, video in enumerate(videos)]
 
     def made(correlation: float) -> float:
         return sum(_energy(make(correlation)) for make in makers)
@@ -142,12 +156,10 @@ def calibrated_correlation(autoencoder: Autoencoder, videos: Sequence[Tensor], f
     return _falling(made, real, 0.0, HIGHEST)
 
 
-def _reconstruction(
-    autoencoder: Autoencoder, video: Tensor, factor: float | Tensor, seed: int
-) -> Callable[[float], Tensor]:
-    """Return a function correlation -> (1, 1, T, S, S), the clip reconstructed with speckle."""
+def _rendering(motion_of: MotionOf, video: Tensor, factor: float | Tensor, seed: int) -> Callable[[float], Tensor]:
+    """Return a function correlation -> (1, 1, T, S, S), the clip made with speckle."""
     still = video[:, :, 0]
-    motion = autoencoder.decode(autoencoder.encode(video).mean, still).in_float32().anchored().scaled(1.0, factor)
+    motion = motion_of(video, seed).scaled(1.0, factor)
     texture = StillTexture.measure(still, still, motion.grid)
 
     def make(correlation: float) -> Tensor:

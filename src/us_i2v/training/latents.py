@@ -21,7 +21,7 @@ from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, TrainingError
 from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed
-from us_i2v.training.calibration import calibrated_speckle
+from us_i2v.training.calibration import calibrated_speckle, reconstruction
 from us_i2v.training.latent_bank import LatentBank, control_medians, encode_windows, latent_statistics
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
@@ -156,7 +156,7 @@ class Latents:
         videos = [stack_windows([w], size)["video"].to(self.device) for w in windows if w.frames[0].mean() > _BLANK]
         if not videos:
             return known
-        return calibrated_speckle(self.autoencoder, videos, known)
+        return calibrated_speckle(reconstruction(self.autoencoder), videos, known)
 
     def show(self, step: int, frames: Tensor) -> None:
         """Write a strip of up to four clips, (B, 1, T, S, S)."""
