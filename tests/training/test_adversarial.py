@@ -197,6 +197,7 @@ torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 save_file(state_after_a_step(rank, 2), Path(sys.argv[1]) / f"{rank}.safetensors")
+torch.distributed.destroy_process_group()
 """
 
 

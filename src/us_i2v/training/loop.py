@@ -7,6 +7,7 @@ DistributedDataParallel.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import math
@@ -252,6 +253,8 @@ def _ranks() -> tuple[int, int]:
         # The first rank may decode and encode for hours before the others are let in.
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=24))
+        # Left to the interpreter's end, the group's threads may abort a run that has finished.
+        atexit.register(torch.distributed.destroy_process_group)
     return int(os.environ.get("RANK", "0")), world
 
 
