@@ -261,3 +261,30 @@ def load_generator(weights: Weights, device: torch.device, precision: Precision 
     """Build the generator that a weights file holds; raises `WeightsError` if it holds stage 1 only."""
     kind = CINN if weights.header.kind == "cinn" else LDDM
     return kind(weights, device, precision)
+
+
+class DrawnTogether:
+    """Clips whose networks are run together: the motion of all of them is drawn when the first one's is asked for."""
+
+    def __init__(self, generator: Generator, seeds: list[Seed], options: GenerateOptions, *, stitched: bool) -> None:
+        self.generator, self.seeds, self.options, self.stitched = generator, seeds, options, stitched
+        self._latents: list[Tensor] = []
+        self._motions: Motion | None = None
+
+    def motion(self, sample: int, segment: int, seen: Tensor) -> Motion:
+        """Motion of a sample's segment, given what it starts from; only a lone clip has more than one segment."""
+        if self._motions is None or segment > 0:
+            own = self.seeds if segment == 0 else [derived(seed, "segment", segment) for seed in self.seeds]
+            stills = seen.repeat(len(own), 1, 1, 1)
+            latents = self.generator.latents(stills, own, self.options)
+            self._latents.append(latents)
+            if self.stitched:
+                options = self.options
+                self._motions = self.generator.decode_chain(latents, stills, options.frames, loop=options.loop)
+            else:
+                self._motions = self.generator.decode(latents, stills)
+        return self._motions.samples(sample, sample + 1)
+
+    def latent(self, sample: int) -> Tensor:
+        """Latents of a sample's segments, see `GeneratedClip`."""
+        return torch.cat([latents[sample : sample + 1] for latents in self._latents]).float().cpu()

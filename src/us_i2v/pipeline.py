@@ -24,7 +24,7 @@ from us_i2v.data.stills import read_still
 from us_i2v.data.transforms import Fit, fit_frames, to_float, to_gray
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, InputError, WeightsError
-from us_i2v.generators import CINN, LDDM, Generator, Precision, load_generator
+from us_i2v.generators import CINN, LDDM, DrawnTogether, Generator, Precision, load_generator
 from us_i2v.hub import fetch_weights, is_hub_name, push_weights
 from us_i2v.latents_file import latent_space
 from us_i2v.lengths import check_latents, is_stitched, segments
@@ -33,7 +33,7 @@ from us_i2v.models.motion import Motion, warp_mask
 from us_i2v.models.render import SpeckleNoise, render
 from us_i2v.options import CONTROLS, GenerateOptions, choose_sampler, frame_interval, known_rates, refuse_options
 from us_i2v.prompts import Known, parse_prompt
-from us_i2v.seeding import SeedBlend, blends, derived
+from us_i2v.seeding import SeedBlend, blends
 from us_i2v.still import Still, check_picture, resize_longer, seen_by_networks
 from us_i2v.weights import Weights, load_weights
 
@@ -189,7 +189,7 @@ class ImageToVideo:
             together = 1 if count > 1 else batch or (1 if self.device.type == "cpu" else BATCH)
             made = []
             for first in range(0, len(seeds), together):
-                group = _Group(self.generator, seeds[first : first + together], chosen, stitched=stitched)
+                group = DrawnTogether(self.generator, seeds[first : first + together], chosen, stitched=stitched)
                 for k, own in enumerate(group.seeds):
                     clip = self._one(still, mask, partial(group.motion, k), count, own, chosen, fps)
                     made.append(replace(clip, latent=group.latent(k)))
@@ -389,30 +389,3 @@ class ImageToVideo:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-class _Group:
-    """Clips whose networks are run together: the motion of all of them is drawn when the first one's is asked for."""
-
-    def __init__(self, generator: Generator, seeds: list[Seed], options: GenerateOptions, *, stitched: bool) -> None:
-        self.generator, self.seeds, self.options, self.stitched = generator, seeds, options, stitched
-        self._latents: list[Tensor] = []
-        self._motions: Motion | None = None
-
-    def motion(self, sample: int, segment: int, seen: Tensor) -> Motion:
-        """Motion of a sample's segment, given what it starts from; only a lone clip has more than one segment."""
-        if self._motions is None or segment > 0:
-            own = self.seeds if segment == 0 else [derived(seed, "segment", segment) for seed in self.seeds]
-            stills = seen.repeat(len(own), 1, 1, 1)
-            latents = self.generator.latents(stills, own, self.options)
-            self._latents.append(latents)
-            if self.stitched:
-                options = self.options
-                self._motions = self.generator.decode_chain(latents, stills, options.frames, loop=options.loop)
-            else:
-                self._motions = self.generator.decode(latents, stills)
-        return self._motions.samples(sample, sample + 1)
-
-    def latent(self, sample: int) -> Tensor:
-        """Latents of a sample's segments, see `GeneratedClip`."""
-        return torch.cat([latents[sample : sample + 1] for latents in self._latents]).float().cpu()
