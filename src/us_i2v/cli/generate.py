@@ -261,7 +261,8 @@ def seed_value(seed: Seed) -> int | str:
     """Return a seed as records have it: the number, or between which ones."""
     if isinstance(seed, int):
         return seed
-    return {0: seed.first, 1: seed.second}.get(seed.share, seed_text(seed))
+    # Either end of the way is that seed's own clip.
+    return seed.first if seed.share == 0 else seed.second if seed.share == 1 else seed_text(seed)
 
 
 def seed_text(seed: Seed) -> str:

@@ -21,7 +21,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="PATH",
-        help="Weights file, run folder, or ORG/NAME on the hub. [default: the bundled weights]",
+        help="Weights file, run folder or ORG/NAME on the hub. [default: bundled weights]",
     ),
 ]
 Frames = Annotated[int | None, typer.Option("--frames", help="Frames a clip, 2 to 512. [default: 16]")]

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import PngImagePlugin
 
 from us_i2v.data.clips import open_clip
+from us_i2v.data.decoding.arrays import READ_ERRORS
 from us_i2v.data.decoding.ffmpeg import DEMUXERS, VIDEO_SUFFIXES, ffmpeg_exe, first_error
 from us_i2v.data.decoding.folders import SIDECAR, frame_files
 from us_i2v.data.limits import limits
@@ -186,7 +187,7 @@ def _array_record(path: Path) -> Provenance | None:
                 raise ValueError("its record is too long")
         with np.load(path, allow_pickle=False) as loaded:
             text = str(loaded[ENTRY].reshape(-1)[0])
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except READ_ERRORS as error:
         raise InputError(f"'{path}' cannot be read ({type(error).__name__}).", "Check that it is complete.") from error
     return parse_record(text, str(path))
 

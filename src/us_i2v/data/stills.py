@@ -92,9 +92,11 @@ def read_still(path: Path, max_pixels: int | None = None, regions: Regions = "ke
         return read_dicom_still(path, max_pixels or limits().pixels, regions).picture
     with open_image(path, max_pixels) as picture:
         try:
-            picture.load()
-            oriented = ImageOps.exif_transpose(picture)
-            pixels = _to_array(oriented, path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture.load()
+                oriented = ImageOps.exif_transpose(picture)
+                pixels = _to_array(oriented, path)
         except PILLOW_ERRORS as error:
             raise damaged(path, error) from error
     return collapse_gray(pixels)
@@ -111,7 +113,7 @@ def open_image(path: Path, max_pixels: int | None = None, min_side: int = MIN_SI
     require_file(path, "Still")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # about tags that are not read; sizes are checked below
             picture = PillowImage.open(path, formats=FORMATS)
     except PillowImage.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))

@@ -8,6 +8,8 @@ Neither is loaded whole: an `.npy` is mapped, an `.npz` is unpacked frame by fra
 from __future__ import annotations
 
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING, Any
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 
     from us_i2v.types import Image
 
-_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+READ_ERRORS = (
+    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, RecursionError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError, tokenize.TokenError, struct.error),
+)
+"""What NumPy and zipfile raise on damaged files: a header is Python text."""
 
 
 class ArraySource:
@@ -82,7 +88,7 @@ class ArraySource:
                     return
                 if index >= first and (index - first) % step == 0:
                     yield _without_alpha(frame)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             reason = " ".join(str(error).split())[:120].rstrip(".")
             if "pickle" in reason or "Python objects" in reason:
                 reason = "it is no array of numbers"
@@ -94,10 +100,13 @@ class ArraySource:
     def _fps(self) -> float | None:
         if self.path.suffix.lower() == ".npy":
             return None
-        with np.load(self.path, allow_pickle=False) as archive:
-            if "fps" not in archive.files:
-                return None
-            fps = float(np.asarray(archive["fps"]).reshape(-1)[0])
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                if "fps" not in archive.files:
+                    return None
+                fps = float(np.asarray(archive["fps"]).reshape(-1)[0])
+        except READ_ERRORS as error:
+            raise InputError(f"'{self.path}' holds no readable number 'fps'.", "Save it again, or without.") from error
         if not math.isfinite(fps) or fps <= 0:
             raise InputError(f"'{self.path}' holds fps = {fps:g}; a positive number is needed.", "Save it again.")
         return fps
