@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 import torch
@@ -124,3 +125,26 @@ def test_unwritable_target(path, tmp_path):
     blocker.write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         save_weights(blocker / "x.safetensors", weights.header, weights.tensors)
+
+
+def test_a_header_that_asks_for_gigabytes_is_refused_before_memory_is_taken(path):
+    autoencoder = json.loads(load_weights(path).header.autoencoder.model_dump_json())
+    autoencoder["encoder_widths"] = [1 << 20] * 4
+    tracked = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rewrite(path, metadata={"autoencoder": autoencoder})
+    with pytest.raises(WeightsError):
+        load_weights(path).autoencoder()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - tracked < 200_000, "kilobytes"
+
+
+def test_size_cap(path, monkeypatch):
+    monkeypatch.setenv("US_I2V_MAX_BYTES", "2000")
+    with pytest.raises(WeightsError, match="at most 2,000 are read"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format_version": ' + "1" * 6000 + "}", "[]", "3"])
+def test_headers_that_are_no_table(path, text):
+    save_file({"x": torch.zeros(2)}, path, {METADATA_KEY: text})
+    with pytest.raises(WeightsError, match="damaged header"):
+        load_weights(path)
