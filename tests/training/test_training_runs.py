@@ -203,7 +203,8 @@ def test_stage_two_runs_on_two_processes(clips_folder, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(script), str(clips_folder), str(tmp_path / "ae"), str(tmp_path / "ldm")]
-    subprocess.run(command, env=env, check=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     assert load_weights(tmp_path / "ldm").header.kind == "lddm"
 
 

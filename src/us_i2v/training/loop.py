@@ -8,6 +8,7 @@ DistributedDataParallel.
 from __future__ import annotations
 
 import atexit
+import gc
 import hashlib
 import json
 import math
@@ -253,9 +254,16 @@ def _ranks() -> tuple[int, int]:
         # The first rank may decode and encode for hours before the others are let in.
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=24))
-        # Left to the interpreter's end, the group's threads may abort a run that has finished.
-        atexit.register(torch.distributed.destroy_process_group)
+        atexit.register(_leave)
     return int(os.environ.get("RANK", "0")), world
+
+
+def _leave() -> None:
+    """Take the process group down: threads that outlive the interpreter would abort a run that has finished."""
+    gc.collect()  # DistributedDataParallel is part of a cycle, and holds the group.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 def _any_rank(flag: bool, world: int, device: torch.device) -> bool:
