@@ -171,19 +171,17 @@ class LDDM(FirstStage):
         conditions = self._conditions(stills, options)
         plan = choose_sampler(options, self.process)
 
-        def model(x: Tensor, t: Tensor) -> Tensor:
-            with self.networks():
-                out: Tensor = self.denoiser(x, t, conditions, features, plan.stated(x))
-            return out.to(x.dtype)
+        def told(given: Conditions) -> Denoiser:
+            def model(x: Tensor, t: Tensor) -> Tensor:
+                with self.networks():
+                    out: Tensor = self.denoiser(x, t, given, features, plan.stated(x))
+                return out.to(x.dtype)
+
+            return model
 
         unguided = replace(conditions, label=None, motion=None, pressure=None, slide=None)
-
-        def plain(x: Tensor, t: Tensor) -> Tensor:
-            with self.networks():
-                out: Tensor = self.denoiser(x, t, unguided, features, plan.stated(x))
-            return out.to(x.dtype)
-
-        return ClassifierFreeGuidance(model, plain, 1.0 if options.guidance is None else options.guidance)
+        scale = 1.0 if options.guidance is None else options.guidance
+        return ClassifierFreeGuidance(told(conditions), told(unguided), scale)
 
     def _denoise(self, model: Denoiser, noise: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
         """Run the sampler from `noise`: latents of its shape, in the auto-encoder's units."""

@@ -24,6 +24,7 @@ back, see `carried`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -73,6 +74,11 @@ class StillTexture:
     small_variance: Tensor
     fine_grain: Grain
     coarse_grain: Grain
+
+    @cached_property
+    def phasor_grain(self) -> Grain:
+        """Grain at output size of complex noise whose log-magnitude has `fine_grain`."""
+        return self.fine_grain.of_phasors()
 
     @classmethod
     def measure(cls, gray: Tensor, small: Tensor, grid: tuple[int, int], weight: Tensor | None = None) -> StillTexture:
@@ -144,13 +150,18 @@ class SpeckleNoise:
         small = (model_size, model_size)
         self.size = size
         self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine", loop)
-        # The correlation is that of gray levels; phasors of that correlation of logarithms are more alike.
-        phasor = min(float(phasor_correlation(torch.tensor(correlation))), 0.9999)
-        wide = texture.fine_grain.of_phasors()
-        self.phasor = [SpeckleProcess(seeds, size, wide, phasor, name, loop) for name in _PHASOR]
         self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse", loop)
+        self._seeds, self._texture, self._correlation, self._loop = seeds, texture, correlation, loop
         self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
         self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
+
+    @cached_property
+    def phasor(self) -> list[SpeckleProcess]:
+        """Real and imaginary part of the envelope's noise; made where a clip is drawn that way."""
+        # The correlation is that of gray levels; phasors of that correlation of logarithms are more alike.
+        alike = min(float(phasor_correlation(torch.tensor(self._correlation))), 0.9999)
+        grain = self._texture.phasor_grain
+        return [SpeckleProcess(self._seeds, self.size, grain, alike, name, self._loop) for name in _PHASOR]
 
     def take(self, n_frames: int, mode: TextureMode) -> tuple[Tensor | None, Tensor]:
         """Next frames of (fine, coarse) noise, each (B, 1, n, H, W); a clip is drawn in one mode throughout.
@@ -212,7 +223,7 @@ def _with_speckle(
     excess = _EXCESS * (change - 2 * small).clamp_min(0).sqrt()
     phasors = fine.shape[1] == len(_PHASOR)
     if phasors:
-        keep, grain = phasor_correlation(rho), texture.fine_grain.of_phasors()
+        keep, grain = phasor_correlation(rho), texture.phasor_grain
         strength = (variance.sqrt() / LOG_DEVIATION).clamp_min(1e-4)
     else:
         keep, grain = rho, texture.fine_grain

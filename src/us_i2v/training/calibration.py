@@ -58,10 +58,16 @@ def calibrated_speckle(motion_of: MotionOf, videos: Sequence[Tensor], known: Spe
         videos: Held-out windows, see `calibrated_profile`; without any that has texture only the correlation is fitted.
         known: What stage 1 measured on its residuals.
     """
-    profile = calibrated_profile(motion_of, videos) or known.profile
+    with torch.no_grad():
+        motions = [motion_of(video, number) for number, video in enumerate(videos)]
+
+    def once(video: Tensor, number: int) -> Motion:
+        return motions[number]
+
+    profile = calibrated_profile(once, videos) or known.profile
     found = known.model_copy(update={"profile": profile})
     factors = found.factors(videos[0].shape[2])
-    return found.model_copy(update={"correlation": calibrated_correlation(motion_of, videos, factors)})
+    return found.model_copy(update={"correlation": calibrated_correlation(once, videos, factors)})
 
 
 @torch.no_grad()
