@@ -189,7 +189,7 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     def drawn(video: torch.Tensor, number: int) -> Motion:
         return generator.motions(video[:, :, 0], [number], GenerateOptions())
 
-    speckle = calibrated_speckle(drawn, videos, speckle)
+    speckle = calibrated_speckle(drawn, videos, speckle, generator.autoencoder.persistence)
     print(f"speckle of clips generated for {len(videos)} held-out windows: {speckle}")
     header = weights.header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)

@@ -364,7 +364,7 @@ class ImageToVideo:
             if texture is None and options.speckle > 0:
                 texture = still.texture(motion.grid)
                 loop = options.frames if options.loop else None
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self.info.speckle.correlation, loop)
+                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still), loop)
             per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
             for first in range(0, motion.n_frames, per_part):
                 part = motion.frames(first, first + per_part)
@@ -380,6 +380,10 @@ class ImageToVideo:
         if mask is not None and masks is not None:
             masks[0] = mask
         return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
+
+    def _correlation(self, still: Still) -> float | Tensor:
+        predicted = self.generator.autoencoder.persistence(still.seen.to(self.device))
+        return self.info.speckle.at(None if predicted is None else still.map_from_square(predicted))
 
     @contextmanager
     def _fixed_threads(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from us_i2v.data.hold import fill_held, find_hold
 from us_i2v.data.transforms import Fit, Placement, fit_still, to_float, to_gray
 from us_i2v.errors import ConfigError, InputError
+from us_i2v.models.motion import interpolation_matrix
 from us_i2v.models.render import StillTexture
 
 if TYPE_CHECKING:
@@ -69,14 +70,26 @@ class Still:
 
         Where the square shows only a part (centre crop), the rest moves as the nearest shown place.
         """
-        place, (rows, columns) = self.placement, motion.grid
+        box = self._box(motion.grid)
+        whole = (0.0, 0.0, float(motion.grid[0]), float(motion.grid[1]))
+        return motion if np.allclose(box, whole) else motion.resample(box, motion.grid)
+
+    def map_from_square(self, field: Tensor) -> Tensor:
+        """Do the same with a map of the model's square that does not move: (1, C, h, w) -> same, linearly."""
+        grid = (int(field.shape[-2]), int(field.shape[-1]))
+        top, left, height, width = self._box(grid)
+        rows = interpolation_matrix(grid[0], grid[0], top, height, "linear").to(field)
+        columns = interpolation_matrix(grid[1], grid[1], left, width, "linear").to(field)
+        return rows @ field @ columns.T
+
+    def _box(self, grid: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Where the whole picture lies on a grid over the model's square: top, left, height, width in cells."""
+        place, (rows, columns) = self.placement, grid
         side = place.model_size[0]
         (scale_y, scale_x), (height, width) = place.scale, self.size
         top = (place.box.top - place.region.top / scale_y) / side * rows
         left = (place.box.left - place.region.left / scale_x) / side * columns
-        box = (top, left, height / scale_y / side * rows, width / scale_x / side * columns)
-        whole = (0.0, 0.0, float(rows), float(columns))
-        return motion if np.allclose(box, whole) else motion.resample(box, motion.grid)
+        return top, left, height / scale_y / side * rows, width / scale_x / side * columns
 
     def texture(self, grid: tuple[int, int]) -> StillTexture:
         """Measure the speckle on the filled picture; held pixels count in no statistic."""

@@ -72,14 +72,19 @@ class ProcessConfig(Config):
         return self
 
 
+MOST_ALIKE = 0.98
+"""Largest correlation of drawn speckle from frame to frame, where it is predicted by place."""
+
+
 class SpeckleConfig(Config):
     """The process that draws the residual at generation, measured on training clips."""
 
     correlation: float = Field(0.8, ge=0, lt=1, description="AR(1) correlation from frame to frame.")
     factor: float = Field(1.0, ge=0, le=4, description="Calibration of the predicted scale.")
     profile: tuple[float, ...] = Field((), max_length=1024, description="The same frame by frame; empty: alike in all.")
+    shift: float = Field(0.0, ge=-8, le=8, description="Calibration of the predicted logits of the correlation.")
 
-    later: ClassVar[tuple[str, ...]] = ("profile",)
+    later: ClassVar[tuple[str, ...]] = ("profile", "shift")
 
     @field_validator("profile")
     @classmethod
@@ -87,6 +92,17 @@ class SpeckleConfig(Config):
         if any(not 0 <= value <= 4 for value in profile):
             raise ValueError("factors lie in 0..4")
         return profile
+
+    def at(self, persistence: Tensor | None) -> float | Tensor:
+        """Return the correlation from frame to frame.
+
+        Args:
+            persistence: (B, 1, h, w), what the decoder predicts by place (`Autoencoder.persistence`), or None.
+
+        Returns:
+            0 .. `MOST_ALIKE`, by place, or one number where nothing is predicted.
+        """
+        return self.correlation if persistence is None else torch.sigmoid(persistence + self.shift) * MOST_ALIKE
 
     def factors(self, n_frames: int, *, loop: bool = False) -> Tensor:
         """Return what the scale of each frame is multiplied by, (n_frames,).

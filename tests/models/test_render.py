@@ -136,7 +136,7 @@ def test_noise_of_a_loop_is_stationary_on_the_circle():
 
 def test_noise_is_carried_around_the_edges_and_whole_pixels_keep_every_value():
     noise = torch.randn(2, 1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
-    grain = Grain(torch.nn.functional.one_hot(torch.tensor(12), 25).float(), torch.full((25,), 0.2))
+    grain = Grain(torch.nn.functional.one_hot(torch.tensor([12]), 25).float(), torch.full((1, 25), 0.2))
     flow = torch.zeros(2, 2, 3, 8, 10)
     assert torch.allclose(carried(noise, flow, grain), noise, atol=1e-4)
     flow[1, 0, 1], flow[1, 1, 1] = 3, -2  # frame 1 shows at p what lies at p + (3, -2)

@@ -40,8 +40,9 @@ class AutoencoderConfig(Config):
         "repeat", description="How the warp decoder makes frames of the latent's steps in time."
     )
     residual: bool = Field(True, description="The warp decoder adds a gated residual; false: flow and gain alone.")
+    speckle_map: bool = Field(False, description="The warp decoder predicts by place how long speckle lasts.")
 
-    later: ClassVar[tuple[str, ...]] = ("block_search", "time_upsampling", "residual")
+    later: ClassVar[tuple[str, ...]] = ("block_search", "time_upsampling", "residual", "speckle_map")
 
     @model_validator(mode="after")
     def _check_strides(self) -> Self:
@@ -60,6 +61,8 @@ class AutoencoderConfig(Config):
             raise ValueError(
                 "the AdaIN decoder paints all frames as a residual; residual = false needs decoder = 'warp'"
             )
+        if self.speckle_map and (self.decoder == "adain" or not self.residual):
+            raise ValueError("a map of the speckle's correlation needs decoder = 'warp' and residual = true")
         return self
 
     @property
@@ -108,3 +111,13 @@ class Autoencoder(nn.Module):
         """Latent (unstandardised) and still (B, 1, H, W) in 0..1 -> `Motion`."""
         motion: Motion = self.decoder(z, still)
         return motion
+
+    def persistence(self, still: Tensor) -> Tensor | None:
+        """Still (B, 1, H, W) in 0..1 -> logit of the speckle's correlation from frame to frame, (B, 1, H/2, W/2).
+
+        None if the model predicts none (`AutoencoderConfig.speckle_map`).
+        """
+        if not self.config.speckle_map:
+            return None
+        logits: Tensor = self.decoder.persistence(still)  # type: ignore[operator]
+        return logits

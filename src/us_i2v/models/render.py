@@ -134,7 +134,7 @@ class SpeckleNoise:
         seeds: One a sample.
         texture: Grain at both sizes, and the sizes themselves.
         model_size: Side of the model's square.
-        correlation: AR(1) correlation from frame to frame.
+        correlation: AR(1) correlation from frame to frame: one number, or by place of the still, (B or 1, 1, h, w).
         loop: Frames after which the noise repeats; None: never.
     """
 
@@ -143,15 +143,16 @@ class SpeckleNoise:
         seeds: Sequence[Seed],
         texture: StillTexture,
         model_size: int,
-        correlation: float,
+        correlation: float | Tensor,
         loop: int | None = None,
     ) -> None:
         size = (int(texture.fine.shape[-2]), int(texture.fine.shape[-1]))
         small = (model_size, model_size)
         self.size = size
-        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, correlation, "fine", loop)
-        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, correlation, "coarse", loop)
-        self._seeds, self._texture, self._correlation, self._loop = seeds, texture, correlation, loop
+        fine, coarse = _at_size(correlation, size), _at_size(correlation, small)
+        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, fine, "fine", loop)
+        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, coarse, "coarse", loop)
+        self._seeds, self._texture, self._loop = seeds, texture, loop
         self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
         self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
 
@@ -159,7 +160,7 @@ class SpeckleNoise:
     def phasor(self) -> list[SpeckleProcess]:
         """Real and imaginary part of the envelope's noise; made where a clip is drawn that way."""
         # The correlation is that of gray levels; phasors of that correlation of logarithms are more alike.
-        alike = min(float(phasor_correlation(torch.tensor(self._correlation))), 0.9999)
+        alike = phasor_correlation(self.fine.correlation).clamp(max=0.9999)
         grain = self._texture.phasor_grain
         return [SpeckleProcess(self._seeds, self.size, grain, alike, name, self._loop) for name in _PHASOR]
 
@@ -172,6 +173,12 @@ class SpeckleNoise:
         if mode == "envelope":
             return torch.cat([part.take(n_frames) for part in self.phasor], dim=1), coarse
         return (self.fine.take(n_frames) if mode == "stationary" else None), coarse
+
+
+def _at_size(correlation: float | Tensor, size: tuple[int, int]) -> float | Tensor:
+    if not isinstance(correlation, torch.Tensor):
+        return correlation
+    return F.interpolate(correlation.float().cpu(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def render(
@@ -281,8 +288,9 @@ def carried(noise: Tensor, flow: Tensor, grain: Grain | None = None) -> Tensor:
     if grain is None:
         return moved
     left: Tensor = torch.ones_like(x)
-    for place, kernel in ((x, grain.columns), (y, grain.rows)):
+    alike_y, alike_x = (r[:, None].to(x) for r in grain.at_rows(height).neighbours())
+    for place, alike in ((x, alike_x), (y, alike_y)):
         share = place - place.floor()
-        left = left * (1 - 2 * share * (1 - share) * (1 - float((kernel[:-1] * kernel[1:]).sum())))
+        left = left * (1 - 2 * share * (1 - share) * (1 - alike))
     kept: Tensor = moved / left.clamp_min(0.05).sqrt()[:, None]
     return kept

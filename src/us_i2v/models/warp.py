@@ -3,8 +3,9 @@
 Flow is predicted at 1/4 of the model's size and interpolated (tissue moves smoothly); gain, gate and
 residual at 1/2. Heads of flow, gain and residual start at zero, so that an untrained decoder repeats the
 still. The residual is a low-resolution mean plus a local standard deviation: what the latent cannot know is
-drawn at generation, not averaged away. Without a residual (`AutoencoderConfig.residual`) the gate is shut for good:
-frames are the still, moved and made brighter or darker, and nothing is drawn.
+drawn at generation, not averaged away. How long it lasts from frame to frame is read off the still alone, by place
+(`persistence`, if `AutoencoderConfig.speckle_map`). Without a residual (`AutoencoderConfig.residual`) the gate is shut
+for good: frames are the still, moved and made brighter or darker, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class WarpDecoder(nn.Module):
         self.fine = nn.Conv2d(c2, c2, 3, padding=1)
         self.look_head = nn.Conv2d(c2, 4 if config.residual else 1, 3, padding=1)
         zero_init(self.look_head)
+        if config.speckle_map:
+            self.persistence_head = PersistenceHead(p_fine, p_mid)
         if not config.residual:
             return
         # Softplus of the last bias is the initial scale (times 0.1, see forward).
@@ -105,6 +108,38 @@ class WarpDecoder(nn.Module):
             mean=mean,
             scale=0.1 * F.softplus(scale),
         ).anchored()
+
+    def persistence(self, still: Tensor) -> Tensor | None:
+        """Still (B, 1, H, W) in 0..1 -> logit of the residual's correlation from frame to frame, (B, 1, H/2, W/2).
+
+        None if the model predicts none.
+        """
+        if not self.config.speckle_map:
+            return None
+        fine, middle, _ = self.pyramid(still)
+        logits: Tensor = self.persistence_head(fine, middle, still)
+        return logits
+
+
+class PersistenceHead(nn.Module):
+    """Features of the still -> logit of the correlation; it learns from them and leaves them as they are."""
+
+    WIDTH = 16
+    _INITIAL = 0.7
+
+    def __init__(self, p_fine: int, p_mid: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(p_fine + p_mid + 1, self.WIDTH, 3, padding=1)
+        self.out = nn.Conv2d(self.WIDTH, 1, 3, padding=1)
+        zero_init(self.out)
+        self.out.bias = nn.Parameter(torch.full((1,), math.log(self._INITIAL / (1 - self._INITIAL))))
+
+    def forward(self, fine: Tensor, middle: Tensor, still: Tensor) -> Tensor:
+        """Features (B, C, H/2, W/2) and (B, C', H/4, W/4), still (B, 1, H, W) -> (B, 1, H/2, W/2), float32."""
+        half = F.interpolate(still, size=fine.shape[-2:], mode="area") * 2 - 1
+        seen = torch.cat([fine.detach(), enlarge(middle.detach()), half], dim=1)
+        logits: Tensor = self.out(F.silu(self.look(seen))).float()
+        return logits
 
 
 def _spread(config: AutoencoderConfig, channels: int, times: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
     L = w_l1 |x - m| + w_nll (|x - m| / b + ln 2b)  [m detached]  + w_kl KL(q(z|x) || N(0, I))
         + w_flow |flow - known flow|  + w_matched |flow - matched flow|  + w_smooth |grad flow|
-        + w_perceptual LPIPS(x, m)  + adversarial terms, see `adversarial`
+        + w_perceptual LPIPS(x, m)  + w_persistence L_persistence  + adversarial terms, see `persistence`, `adversarial`
 
 m are the mean frames and b = gate * scale / sqrt(2) the residual's local Laplace scale. The scale's likelihood
 does not reach the mean: otherwise places of large residual would stop being explained by motion. Simulated clips know
@@ -33,6 +33,7 @@ from us_i2v.seeding import derive_seed
 from us_i2v.training.adversarial import Adversarial, AdversarialLoss
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.matched_flow import matched_flow
+from us_i2v.training.persistence import persistence_loss
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
 from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
@@ -56,8 +57,9 @@ class AutoencoderLoss(Config):
     lpips_backbone: Literal["alex", "squeeze", "vgg"] = Field("squeeze", description="Network of LPIPS.")
     lpips: str = Field("", description="Path of LPIPS weights (safetensors), if perceptual > 0.")
     lpips_frames: int = Field(2, ge=1, le=16, description="Random frames a clip that LPIPS looks at.")
+    persistence: float = Field(0.3, ge=0, description="Likelihood of the speckle's correlation, if it is predicted.")
 
-    later: ClassVar[tuple[str, ...]] = ("matched",)
+    later: ClassVar[tuple[str, ...]] = ("matched", "persistence")
 
 
 class AutoencoderTraining(Config):
@@ -90,7 +92,7 @@ class _Step(nn.Module):
         self.config = config
         self.autoencoder = Autoencoder(config.model)
         if config.init:
-            self.autoencoder.load_state_dict(initial_weights(config).state_dict())
+            self.autoencoder.load_state_dict(initial_state(config, self.autoencoder))
         if config.freeze_encoder:
             self.autoencoder.encoder.requires_grad_(False)
         # In a tuple, so that the frozen network is no part of this module's state.
@@ -122,6 +124,10 @@ class _Step(nn.Module):
             }
             if "matched" in batch:
                 terms["matched"] = flow_error(motion, batch["matched"], int(size[0]))
+            persistence = self.autoencoder.persistence(still)
+            if persistence is not None:
+                deviation = full.gate * full.scale + 1e-3
+                terms["persistence"] = persistence_loss(persistence, video - mean, deviation, full.flow)
             if "pick" in batch:
                 terms["perceptual"] = self._perceptual(video, mean, batch["pick"])
             loss = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
@@ -149,12 +155,18 @@ def _matched(windows: Sequence[Window], known: Tensor) -> Tensor:
     return found
 
 
-def initial_weights(config: AutoencoderTraining) -> Autoencoder:
-    """Load the auto-encoder that a run starts from; raises `ConfigError` if its shape is another."""
+def initial_state(config: AutoencoderTraining, fresh: Autoencoder) -> dict[str, Tensor]:
+    """Load the weights that a run starts from; a map of the speckle's correlation may be added to what had none.
+
+    Raises:
+        ConfigError: The auto-encoder that they belong to is of another shape.
+    """
     weights = load_weights(config.init)
-    if weights.header.autoencoder != config.model:
+    known = weights.header.autoencoder
+    if known not in (config.model, config.model.model_copy(update={"speckle_map": False})):
         raise ConfigError(f"'{config.init}' holds an auto-encoder of another shape.", "Use the settings that it had.")
-    return weights.autoencoder()
+    loaded: dict[str, Tensor] = {**fresh.state_dict(), **weights.autoencoder().state_dict()}
+    return loaded
 
 
 def flow_error(motion: Motion, known: Tensor, size: int) -> Tensor:

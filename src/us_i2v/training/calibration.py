@@ -6,7 +6,8 @@ speckle, is as much like frame 0's as that of the real ones (`metrics.speckle.de
 
 The residuals' own correlation from frame to frame, too, counts motion and brightness that the latent missed; drawn with
 it, clips flicker too little. It is chosen such that the clips made have the motion energy (mean absolute
-difference of neighbouring frames) of the real clips.
+difference of neighbouring frames) of the real clips. Where the decoder predicts it by place, one shift of all logits
+is chosen so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from us_i2v.weights import SpeckleConfig
 
 HIGHEST = 0.95
+MOST_SHIFT = 6.0
+"""Largest calibration of predicted logits, either way."""
 MOST = 3.0
 """Largest factor of the predicted scale."""
 KNOTS = (1, 2, 4, 8)
@@ -50,16 +53,31 @@ def reconstruction(autoencoder: Autoencoder) -> MotionOf:
     return motion_of
 
 
-def calibrated_speckle(motion_of: MotionOf, videos: Sequence[Tensor], known: SpeckleConfig) -> SpeckleConfig:
+PersistenceOf = Callable[[Tensor], Tensor | None]
+"""Still (1, 1, S, S) -> logits of its speckle's correlation by place, or None, see `Autoencoder.persistence`."""
+
+
+def _not_predicted(_: Tensor) -> None:
+    return None
+
+
+def calibrated_speckle(
+    motion_of: MotionOf,
+    videos: Sequence[Tensor],
+    known: SpeckleConfig,
+    persistence_of: PersistenceOf = _not_predicted,
+) -> SpeckleConfig:
     """Return the speckle process with its factors by frame and its correlation from frame to frame calibrated.
 
     Args:
         motion_of: See `MotionOf`: reconstruction, or a generator's answer to the window's first frame.
         videos: Held-out windows, see `calibrated_profile`; without any that has texture only the correlation is fitted.
         known: What stage 1 measured on its residuals.
+        persistence_of: See `PersistenceOf`.
     """
     with torch.no_grad():
         motions = [motion_of(video, number) for number, video in enumerate(videos)]
+        predicted = [persistence_of(video[:, :, 0]) for video in videos]
 
     def once(video: Tensor, number: int) -> Motion:
         return motions[number]
@@ -67,7 +85,15 @@ def calibrated_speckle(motion_of: MotionOf, videos: Sequence[Tensor], known: Spe
     profile = calibrated_profile(once, videos) or known.profile
     found = known.model_copy(update={"profile": profile})
     factors = found.factors(videos[0].shape[2])
-    return found.model_copy(update={"correlation": calibrated_correlation(once, videos, factors)})
+    if any(each is None for each in predicted):
+        return found.model_copy(update={"correlation": calibrated_correlation(once, videos, factors)})
+
+    def at(shift: float, number: int) -> float | Tensor:
+        return found.model_copy(update={"shift": shift}).at(predicted[number])
+
+    shift = _alike_in_energy(once, videos, factors, at, (-MOST_SHIFT, MOST_SHIFT))
+    mean = float(np.mean([float(torch.as_tensor(at(shift, number)).mean()) for number in range(len(videos))]))
+    return found.model_copy(update={"shift": shift, "correlation": mean})
 
 
 @torch.no_grad()
@@ -152,23 +178,36 @@ def calibrated_correlation(motion_of: MotionOf, videos: Sequence[Tensor], factor
     Returns:
         0 .. 0.95, to within 0.01; an end of the range where even that moves too little or too much.
     """
+    return _alike_in_energy(motion_of, videos, factor, lambda correlation, _: correlation, (0.0, HIGHEST))
+
+
+def _alike_in_energy(
+    motion_of: MotionOf,
+    videos: Sequence[Tensor],
+    factor: float | Tensor,
+    correlation_at: Callable[[float, int], float | Tensor],
+    between: tuple[float, float],
+) -> float:
+    """Return the value at which clips made with `correlation_at(value, number)` move as much as the real ones."""
     real = sum(_energy(video) for video in videos)
     makers = [_rendering(motion_of, video, factor, seed) for seed, video in enumerate(videos)]
 
-    def made(correlation: float) -> float:
-        return sum(_energy(make(correlation)) for make in makers)
+    def made(value: float) -> float:
+        return sum(_energy(make(correlation_at(value, number))) for number, make in enumerate(makers))
 
     # Energy falls with the correlation: the same noise is drawn each time, so it falls steadily.
-    return _falling(made, real, 0.0, HIGHEST)
+    return _falling(made, real, *between)
 
 
-def _rendering(motion_of: MotionOf, video: Tensor, factor: float | Tensor, seed: int) -> Callable[[float], Tensor]:
+def _rendering(
+    motion_of: MotionOf, video: Tensor, factor: float | Tensor, seed: int
+) -> Callable[[float | Tensor], Tensor]:
     """Return a function correlation -> (1, 1, T, S, S), the clip made with speckle."""
     still = video[:, :, 0]
     motion = motion_of(video, seed).scaled(1.0, factor)
     texture = StillTexture.measure(still, still, motion.grid)
 
-    def make(correlation: float) -> Tensor:
+    def make(correlation: float | Tensor) -> Tensor:
         noise = SpeckleNoise([seed], texture, still.shape[-1], correlation)
         return render(still, motion, noise, texture)
 

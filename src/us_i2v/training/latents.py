@@ -156,7 +156,7 @@ class Latents:
         videos = [stack_windows([w], size)["video"].to(self.device) for w in windows if w.frames[0].mean() > _BLANK]
         if not videos:
             return known
-        return calibrated_speckle(reconstruction(self.autoencoder), videos, known)
+        return calibrated_speckle(reconstruction(self.autoencoder), videos, known, self.autoencoder.persistence)
 
     def show(self, step: int, frames: Tensor) -> None:
         """Write a strip of up to four clips, (B, 1, T, S, S)."""
