@@ -183,7 +183,9 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     speckle = tuned.header.speckle
     real = RealWindows.of(held, WindowRule(per_clip=2, size=SIZE), split="val")
     videos = [torch.from_numpy(real.frames(k)).float()[None, None] / 255 for k in range(len(real))]
-    joined = Weights(weights.header, "", tensors, str(run))
+    # The decoder may predict what that of stage 1 did not, as the speckle's correlation by place.
+    header = weights.header.model_copy(update={"autoencoder": tuned.header.autoencoder})
+    joined = Weights(header, "", tensors, str(run))
     generator = load_generator(joined, torch.device("cpu"))
 
     def drawn(video: torch.Tensor, number: int) -> Motion:
@@ -191,7 +193,7 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
 
     speckle = calibrated_speckle(drawn, videos, speckle, generator.autoencoder.persistence)
     print(f"speckle of clips generated for {len(videos)} held-out windows: {speckle}")
-    header = weights.header.model_copy(update={"speckle": speckle, "notes": NOTES})
+    header = header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
