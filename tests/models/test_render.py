@@ -53,7 +53,7 @@ def test_stationary_texture_keeps_its_contrast_and_additive_does_not(scale):
     still, motion, texture, noise = setup(scale)
     before = high_pass_sd(still[0, 0])
     kept = render(still, motion, noise, texture, mode="stationary")
-    assert 0.93 < high_pass_sd(kept[0, 0, -1]) / before < 1.07
+    assert 0.9 < high_pass_sd(kept[0, 0, -1]) / before < 1.07
     still, motion, texture, noise = setup(scale)
     added = render(still, motion, noise, texture, mode="additive")
     assert high_pass_sd(added[0, 0, -1]) / before > 1 + scale
