@@ -11,10 +11,11 @@ how much, as the standard deviation s of the residual at the model's size. It is
                   k^2 V + 2 k rho c = V + 2 c
 
 h is the warped fine texture of the full-size still, V its local variance, c a quarter of its local covariance with
-what is left of the still (which is coarse, so that high frequencies lose less than all of it), and v = (V + c) times the share of V that h keeps when it is shrunk to the model's size.
-Exchanging a share of the texture for fresh one then changes the shrunk picture by s on average,
-E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays what it was. What exceeds a full
-exchange (motion and brightness that the latent missed) would add contrast: half of its amplitude is drawn.
+what is left of the still (which is coarse, so that high frequencies lose less than all of it), and v = (V + c) times
+the share of V that h keeps when it is shrunk to the model's size. Exchanging a share of the texture for fresh one then
+changes the shrunk picture by s on average, E(change^2) = 2 (1 - rho) v = s^2, while the contrast of the picture stays
+what it was. What exceeds a full exchange (motion and brightness that the latent missed) would add contrast: half of
+its amplitude is drawn.
 
 Scatterers travel with the tissue, and so do the texture's statistics and what changes in it: V, c, v and the noise of
 frame t are taken at p + flow_t(p). What interpolation between pixels takes away from the noise's variance is given
