@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from us_i2v.cli import options as opt
+from us_i2v.cli import reproduce_table2
 from us_i2v.cli.errors import ErrorMappingGroup
 
 app = typer.Typer(
@@ -16,6 +17,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Reproduce the tables of the LDDM paper (Chen et al. 2024).",
 )
+
+app.command("table2")(reproduce_table2.command)
 
 QUICK_VIDEOS = 12
 QUICK_STEPS = {"autoencoder": 12, "denoiser": 12, "cinn": 12}

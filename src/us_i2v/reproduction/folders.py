@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from us_i2v.data.manifest import Sample
+
 
 def divided(data: Sequence[Path], out: Path, training_share: float, seed: int) -> list[Path]:
     """Return folders with the same clips, every sample in "train", "val" or "test".
@@ -49,14 +51,21 @@ def divided(data: Sequence[Path], out: Path, training_share: float, seed: int) -
         if not (target / MANIFEST).is_file():
             fractions = {"train": training_share, "test": 1 - training_share}
             parts = split_by_group([(clip.label, clip.group) for clip in clips], fractions, seed)
-            links = [_link(clip.path, target / "clips" / f"{k:05d}_{clip.path.name}") for k, clip in enumerate(clips)]
-            rows = [
-                replace(clip, path=link, split=part, masks=())
-                for clip, link, part in zip(clips, links, parts, strict=True)
-            ]
-            write_manifest(target / MANIFEST, rows)
+            linked(clips, parts, target)
         found.append(target)
     return found
+
+
+def linked(samples: Sequence[Sample], parts: Sequence[str | None], target: Path) -> None:
+    """Link samples into a folder, whose manifest gives each its part as split; masks are left out.
+
+    A sample's link has the same name wherever the same samples are given. Raises `OutputError`.
+    """
+    rows = []
+    for number, (sample, part) in enumerate(zip(samples, parts, strict=True)):
+        link = _link(sample.path, target / f"{sample.kind}s" / f"{number:05d}_{sample.path.name}")
+        rows.append(replace(sample, path=link, split=part, masks=()))
+    write_manifest(target / MANIFEST, rows)
 
 
 def _link(source: Path, link: Path) -> Path:

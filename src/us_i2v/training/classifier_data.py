@@ -51,12 +51,15 @@ class Sources:
         synthetic: Output folders of `us-i2v augment`.
         generators: Weights files or run folders that made the synthetic clips; the bundled ones need not be named.
         drop_leaks: Leave out synthetic clips that may not be trained on, instead of refusing them.
+        makers: What made clips without weights of its own: the hash that stands in their manifest, and what it was
+            fitted on.
     """
 
     data: tuple[Path, ...]
     synthetic: tuple[Path, ...] = ()
     generators: tuple[Path, ...] = ()
     drop_leaks: bool = False
+    makers: tuple[tuple[str, TrainedOn], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def gather_diet(
     made = [clip for folder in sources.synthetic for clip in read_synthetic(folder)]
     usable = [clip for clip in made if clip.sample.label in names]
     _say_left_out(len(made) - len(usable), "synthetic", names, reporter)
-    trained = known_generators({clip.weights_sha256 for clip in usable}, sources.generators)
+    trained: dict[str, Trained] = dict(sources.makers)
+    trained |= known_generators({clip.weights_sha256 for clip in usable} - trained.keys(), sources.generators)
     stated = [s for s in samples if s.split in HELD_OUT]
     usable = _allowed(usable, HeldOut.of(stated) if usable else None, trained, sources, reporter)
 
