@@ -120,7 +120,9 @@ def test_animate_decodes_the_given_latent_on_the_still(model):
     from us_i2v.pipeline import Still
 
     seen = Still.prepare(still, Fit("stretch", 32)).seen
-    latent = model.generator.latents(seen, [3], chosen)[0]
+    latent = clip.latent[0]
+    # Sums depend on the number of threads, which only the model's own calls fix: the bits are those of its latent.
+    assert torch.allclose(model.generator.latents(seen, [3], chosen)[0], latent, atol=1e-4)
     again = model.animate(still, latent, seed=3)
     assert np.array_equal(again.frames, clip.frames)
     other = model.animate(still, latent, seed=4)
