@@ -96,6 +96,7 @@ def command(
     from us_i2v.config import merge, parse_override
     from us_i2v.errors import ConfigError
     from us_i2v.evaluation.plot import check_plot
+    from us_i2v.pipeline import CPU_THREADS
     from us_i2v.reproduction import table2
     from us_i2v.reproduction.table2_cells import select
     from us_i2v.reproduction.table2_jobs import Workshop
@@ -103,7 +104,7 @@ def command(
 
     if plot and not list_cells:
         check_plot()
-    values: dict[str, Any] = (tiny_settings() if tiny else quick_settings()) if quick or tiny else {}
+    values: dict[str, Any] = tiny_settings() if tiny else quick_settings() if quick else {}
     for text in changes or []:
         values = merge(values, parse_override(text))
     given = {
@@ -142,16 +143,16 @@ def command(
         table2.check_plan(before, settings, before.data, output)
         finish(output, before, plot=plot)
         return
-    if (quick or tiny) == bool(videos):
+    if quick == bool(videos):
         raise ConfigError("Table 2 needs either --videos DIR or --quick.", "Give one of them.")
     rank, world = table2.ranks()
     use_threads(threads)
     check_settings(settings)
-    if quick or tiny:
+    if quick:
         videos, images = phantom_folders(output, settings, tiny=tiny)
     plan = table2.prepare(videos or [], images or [], output, settings, counting)
     settings = settings.model_copy(update={"classes": plan.table_settings().classes})
-    shop = Workshop(output, settings, plan.sha256, training_reporter(), counting, device)
+    shop = Workshop(output, settings, plan.sha256, training_reporter(), counting, device, threads or CPU_THREADS)
     table2.run_cells(chosen, shop, rank=rank, world=world)
     if rank == 0:
         finish(output, plan, plot=plot)
@@ -207,7 +208,8 @@ def quick_settings() -> dict[str, Any]:
     clips = {"fit": "stretch", "stride": None, "dt_ms": [40.0, 130.0]}
     few = {"batch_size": 2, "warmup": 5}
     stages = {
-        "autoencoder": {"clips": clips, "optimiser": few},
+        # Without the residual's likelihood no speckle is drawn, and no time goes into fitting its process.
+        "autoencoder": {"clips": clips, "optimiser": few, "loss": {"nll": 0.0}},
         "denoiser": {"clips": clips, "windows": 16, "optimiser": {**few, "batch_size": 8}},
         "cinn": {"clips": clips, "windows": 16, "optimiser": {**few, "batch_size": 8}},
     }
@@ -231,10 +233,20 @@ def quick_settings() -> dict[str, Any]:
 
 
 def tiny_settings() -> dict[str, Any]:
-    """Return the settings of a run for tests: one ratio, generator and classifier, two steps each."""
+    """Return the settings of a run for tests: one ratio, generator and classifier, two steps each, small networks."""
     from us_i2v.config import merge
 
-    small = {"model": {"size": 32}}
+    autoencoder = {
+        "size": 32,
+        "latent_channels": 4,
+        "spatial_strides": [2, 1, 1, 1],
+        "encoder_widths": [8, 8, 8, 8],
+        "decoder_widths": [8, 8, 8],
+        "still_widths": [8, 8, 8],
+        "correlation_radius": 1,
+        "correlation_channels": 8,
+    }
+    denoiser = {"width": 8, "multipliers": [1, 2], "blocks": 1, "heads": 2, "still_widths": [8, 8]}
     return merge(
         quick_settings(),
         {
@@ -244,7 +256,7 @@ def tiny_settings() -> dict[str, Any]:
             "seeds": [0],
             "generator_steps": 2,
             "steps": 2,
-            "changes": {"lddm-base": {"autoencoder": small}},
+            "changes": {"lddm-base": {"autoencoder": {"model": autoencoder}, "denoiser": {"model": denoiser}}},
         },
     )
 

@@ -21,7 +21,7 @@ from us_i2v.data.datasets import find_samples
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, DataError, OutputError
 from us_i2v.evaluation.classification import check_seen, classify
-from us_i2v.pipeline import ImageToVideo
+from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 from us_i2v.reproduction.methods import METHODS, finished, train_method
 from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, keep_quality, reconstruct
 from us_i2v.reproduction.table2_cells import Cell, needs
@@ -86,6 +86,7 @@ class Workshop:
         reporter: Receives the trainings' progress.
         progress: Opens a progress display for a named task.
         device: "auto", "cpu", "cuda", ...
+        threads: CPU threads while generating.
     """
 
     out: Path
@@ -94,6 +95,7 @@ class Workshop:
     reporter: Reporter
     progress: Progress
     device: str
+    threads: int = CPU_THREADS
 
     @property
     def cache(self) -> Path:
@@ -187,7 +189,7 @@ def _make(cell: Cell, shop: Workshop) -> dict[str, Any]:
                 control, stills_folder(shop.out), clips, settings, own_label=False, progress=shown
             )
         else:
-            model = ImageToVideo.from_pretrained(_weights(cell, shop), shop.device)
+            model = ImageToVideo.from_pretrained(_weights(cell, shop), shop.device, shop.threads)
             found["weights_sha256"] = model.weights_sha256
             if cell.source == "reconstructed":
                 unreadable = {}
