@@ -57,6 +57,18 @@ def command(
         str, typer.Option("--source", metavar="TEXT", help="Where the stills come from, for OUT/README.md.")
     ] = "",
     device: opt.Device = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="auto, serial, torchrun or ray: who makes the clips, see docs/scaling.md. auto: this process, "
+            "or those of torchrun where it has started this one.",
+        ),
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Actors of --engine ray. [default: one a GPU, else one for two CPUs]"),
+    ] = None,
 ) -> None:
     """Make a clip of every still of a data set; class folders are kept and masks carried along.
 
@@ -64,6 +76,7 @@ def command(
     clip with its still, seed and weights, OUT/README.md sums the data set up. Stills that cannot be read are
     skipped and listed in OUT/unreadable.txt; the exit code is then 1.
     """
+    from us_i2v.augmentation.engines import choose_engine
     from us_i2v.augmentation.outputs import clip_name
     from us_i2v.augmentation.planning import Shard, check_apart, collect_sources, plan_jobs, sources_sha256
     from us_i2v.augmentation.records import run_record
@@ -77,6 +90,7 @@ def command(
     part = Shard.parse(shard)
     root = data.parent if data.is_file() else data
     check_apart(root, out)
+    crew = choose_engine(engine, weights, device, workers)
     options = opt.generate_options(
         frames=frames,
         steps=steps,
@@ -120,8 +134,19 @@ def command(
     record = run_record("augment", generator.info, generator.weights_sha256, options, seed=seed, size=settings.size)
     with counting("augment") as progress:
         outcome = synthesise(
-            generator, jobs, out, settings, fps=rate, shard=part, progress=progress, labels=known, record=record
+            generator,
+            jobs,
+            out,
+            settings,
+            fps=rate,
+            shard=part,
+            progress=progress,
+            labels=known,
+            record=record,
+            engine=crew,
         )
+    if not crew.first:
+        return
     typer.echo(f"{out}: {outcome.made} clips made, {outcome.present} already there")
     if outcome.unreadable:
         typer.echo(f"{len(outcome.unreadable)} stills could not be read and were skipped:", err=True)

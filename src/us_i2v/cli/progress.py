@@ -83,9 +83,9 @@ class RichReporter:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function `progress(done, total, name)` that draws a bar on a terminal and nothing elsewhere."""
+    """Yield a function `progress(done, total, name)` that draws a bar on the first process's terminal, else nothing."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or os.environ.get("RANK", "0") != "0":
         yield lambda done, total, name: None
         return
     columns = (
