@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from us_i2v.evaluation.report import Energy
     from us_i2v.evaluation.results import Comparison
     from us_i2v.metrics.lpips import LPIPS
+    from us_i2v.ranks import Ranks
 
 BUNDLED = "bundled"
 NETWORKS = ("fvd-x3d", "fvd", "dtfvd", "fid")
@@ -79,7 +80,8 @@ def command(
     """Compare generated clips with real ones: distances, paired differences, motion, speckle.
 
     Every Frechet distance stands beside two of the same n: real against other real clips, and frame 0 repeated.
-    Intervals resample groups (patients), so give real clips with a manifest.csv that states them.
+    Intervals resample groups (patients), so give real clips with a manifest.csv that states them. Processes of torchrun
+    share the measuring.
 
     Example: us-i2v evaluate my_clips bundled --split test -o results.json --plot results.png
     """
@@ -90,11 +92,12 @@ def command(
     from us_i2v.evaluation.clips import Generated, RealWindows, Repeated, WindowRule, list_samples
     from us_i2v.evaluation.compare import compare
     from us_i2v.evaluation.listed import Listed
-    from us_i2v.evaluation.measure import measure
     from us_i2v.evaluation.networks import choose
     from us_i2v.evaluation.plot import check_plot, write_plot
     from us_i2v.evaluation.report import Result, table, write_json
+    from us_i2v.evaluation.spread import joined, measure_shared
     from us_i2v.pipeline import CPU_THREADS
+    from us_i2v.ranks import Ranks
 
     check_output(output, ".json")
     check_output(plot, ".png")
@@ -105,6 +108,7 @@ def command(
             f"--n {n}, --draws {draws}, --samples {samples}: at least 2, 1, and 0 or 2 are needed.",
             "Leave them out for 100, 20 and 8.",
         )
+    ranks = Ranks.of_environment()
     values: dict[str, Any] = {"length": length, "stride": stride, "per_clip": windows_per_clip, "size": size}
     rule = WindowRule.parse(values | {"dt_s": None if dt is None else dt / 1000}, "windows")
     if threads is not None:
@@ -140,7 +144,8 @@ def command(
     def measured(clips: ClipSet, what: str, mates: list[int | None] | None, *, bare: bool = False) -> Any:
         paired = mates is not None and wanted.paired and any(mate is not None for mate in mates)
         with counting(what) as progress:
-            return measure(
+            return measure_shared(
+                ranks,
                 clips,
                 wanted.networks,
                 lpips=wanted.lpips,
@@ -152,13 +157,17 @@ def command(
                 progress=progress,
             )
 
-    truth = measured(windows, "measure real", None)
-    repeat = measured(Repeated(windows), "measure repeated", list(range(len(windows))), bare=True)
-    made = measured(fakes, "measure fakes", pairs)
+    with joined(ranks):
+        truth = measured(windows, "measure real", None)
+        repeat = measured(Repeated(windows), "measure repeated", list(range(len(windows))), bare=True)
+        made = measured(fakes, "measure fakes", pairs)
+        drawn = None
+        if isinstance(fakes, Generated) and samples:
+            drawn = energies(ranks, windows, fakes, samples, wanted.lpips)
+    if not ranks.first:
+        return
     comparison = compare(truth, made, repeat=repeat, n=n, draws=draws, seed=seed)
-    energy: dict[str, Energy] = {}
-    if isinstance(fakes, Generated) and samples:
-        energy = energies(windows, fakes, samples, wanted.lpips, comparison)
+    energy = {} if drawn is None else by_part(*drawn, comparison)
     result = Result(
         settings={
             "real": str(real),
@@ -246,22 +255,29 @@ def remarks(windows: RealWindows, fakes: Any, pairs: list[int | None], left_out:
 
 
 def energies(
-    windows: RealWindows, fakes: Generated, samples: int, lpips: LPIPS | None, comparison: Comparison
-) -> dict[str, Energy]:
-    """Draw `samples` clips a still and score them, by part of the comparison."""
+    ranks: Ranks, windows: RealWindows, fakes: Generated, samples: int, lpips: LPIPS | None
+) -> tuple[EnergyScores, EnergyScores]:
+    """Draw `samples` clips a still and score them; and the trivial answer."""
     from us_i2v.cli.progress import counting
     from us_i2v.evaluation.clips import Repeated
-    from us_i2v.evaluation.compare import ALL
-    from us_i2v.evaluation.energy import energy_scores
-    from us_i2v.evaluation.report import Energy
+    from us_i2v.evaluation.spread import energy_scores_shared
 
     with counting("energy score") as progress:
-        ours = energy_scores(windows, fakes.sample, samples=samples, lpips=lpips, progress=progress)
+        ours = energy_scores_shared(ranks, windows, fakes.sample, samples=samples, lpips=lpips, progress=progress)
     still = Repeated(windows)
     # Both "samples" of the trivial answer are the same clip: no spread is credited.
-    trivial: EnergyScores = energy_scores(windows, lambda index, _: still.frames(index), samples=2, lpips=lpips)
+    trivial = energy_scores_shared(ranks, windows, lambda index, _: still.frames(index), samples=2, lpips=lpips)
+    return ours, trivial
+
+
+def by_part(ours: EnergyScores, trivial: EnergyScores, comparison: Comparison) -> dict[str, Energy]:
+    """Return the means of both by part of the comparison."""
+    from us_i2v.evaluation.compare import ALL
+    from us_i2v.evaluation.report import Energy
+
     found = {}
     for part in comparison.parts:
         source = None if part == ALL else part
-        found[part] = Energy(samples, ours.intervals(source), trivial.intervals(source), ours.less(trivial, source))
+        less = ours.less(trivial, source)
+        found[part] = Energy(ours.samples, ours.intervals(source), trivial.intervals(source), less)
     return found
