@@ -12,7 +12,7 @@ with a new latent given the last frame; see `diffusion.stitching` and `models.co
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,25 +28,21 @@ from us_i2v.generators import CINN, LDDM, DrawnTogether, Generator, Precision, l
 from us_i2v.hub import fetch_weights, is_hub_name, push_weights
 from us_i2v.latents_file import latent_space
 from us_i2v.lengths import check_latents, is_stitched, segments
-from us_i2v.models.continuation import continued, last_frame
-from us_i2v.models.motion import Motion, warp_mask
-from us_i2v.models.render import SpeckleNoise, render
 from us_i2v.options import CONTROLS, GenerateOptions, choose_sampler, frame_interval, known_rates, refuse_options
 from us_i2v.prompts import Known, parse_prompt
+from us_i2v.rendering import GeneratedClip, Renderer
 from us_i2v.seeding import SeedBlend, blends
-from us_i2v.still import Still, check_picture, resize_longer, seen_by_networks
+from us_i2v.still import Still, check_picture, resize_longer
 from us_i2v.weights import Weights, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
+    from us_i2v.models.motion import Motion
     from us_i2v.seeding import Seed
-    from us_i2v.types import FloatArray, Frames, Image, Mask
-
-    MotionOf = Callable[[int, Tensor], Motion]
-    """(number of the segment, what it starts from: (1, 1, S, S)) -> its motion."""
+    from us_i2v.types import Frames, Image, Mask
 
 __all__ = [
     "CINN",
@@ -67,29 +63,6 @@ CPU_THREADS = 2
 
 BATCH = 32
 """Clips that the networks make together on an accelerator."""
-
-_PIXELS_AT_ONCE = 1_200_000
-
-
-@dataclass(frozen=True)
-class GeneratedClip:
-    """One clip.
-
-    Attributes:
-        frames: uint8, (T, H, W) or (T, H, W, 3) as the still; frame 0 is the still.
-        masks: (T, H, W) bool, the carried mask, or None.
-        fps: Frames a second.
-        seed: Seed that made it.
-        flow: float32 (T, 2, h, w), backward flow in cells of the model's grid.
-        latent: float32 (K, C_z, T_z, H_z, W_z), one a segment, on the CPU: what `ImageToVideo.animate` takes.
-    """
-
-    frames: Frames
-    masks: Mask | None
-    fps: float
-    seed: Seed
-    flow: FloatArray
-    latent: Tensor | None = None
 
 
 class ImageToVideo:
@@ -191,7 +164,7 @@ class ImageToVideo:
             for first in range(0, len(seeds), together):
                 group = DrawnTogether(self.generator, seeds[first : first + together], chosen, stitched=stitched)
                 for k, own in enumerate(group.seeds):
-                    clip = self._one(still, mask, partial(group.motion, k), count, own, chosen, fps)
+                    clip = self._renderer.clip(still, mask, partial(group.motion, k), count, own, chosen, fps)
                     made.append(replace(clip, latent=group.latent(k)))
             return made
 
@@ -293,7 +266,7 @@ class ImageToVideo:
             still, mask = self._prepare(image, mask, size)
             fps = chosen.fps if chosen.fps is not None else 1 / self.info.frame_interval_s
             count = 1 if stitched else self.segments(chosen.frames)
-            return self._one(still, mask, given, count, seed, chosen, fps)
+            return self._renderer.clip(still, mask, given, count, seed, chosen, fps)
 
     def encode(self, frames: Frames, fps: float | None = None) -> Tensor:
         """Turn a clip into the latent that stands for its motion.
@@ -336,54 +309,9 @@ class ImageToVideo:
             picture, mask = resize_longer(picture, mask, size)
         return Still.prepare(picture, Fit(self.info.fit, self.info.autoencoder.size)), mask
 
-    def _one(
-        self,
-        still: Still,
-        mask: Mask | None,
-        motion_of: MotionOf,
-        count: int,
-        seed: Seed,
-        options: GenerateOptions,
-        fps: float,
-    ) -> GeneratedClip:
-        """Render a clip part by part; besides the clip only its motion, on the model's grid, grows with its length."""
-        frames = np.empty((options.frames, *still.picture.shape), np.uint8)
-        masks = None if mask is None else np.empty((options.frames, *still.size), np.bool_)
-        flows = []
-        noise = texture = end = None
-        filled, seen, done = still.filled.to(self.device), still.seen, 0
-        for segment in range(count):
-            motion = still.from_square(motion_of(segment, seen))
-            factors = self.info.speckle.factors(motion.n_frames, loop=options.loop)
-            motion = motion.scaled(options.motion, options.speckle * factors)
-            if end is not None:
-                motion = continued(end, motion, painted=self.info.autoencoder.decoder == "adain")
-            motion = motion.first(options.frames - done)
-            end = last_frame(motion)
-            flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
-            if texture is None and options.speckle > 0:
-                texture = still.texture(motion.grid)
-                loop = options.frames if options.loop else None
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still), loop)
-            per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
-            for first in range(0, motion.n_frames, per_part):
-                part = motion.frames(first, first + per_part)
-                here = slice(done + first, done + first + part.n_frames)
-                out = render(filled, part, noise, texture, mode=options.texture)
-                frames[here] = still.compose(out[0].cpu())
-                if mask is not None and masks is not None:
-                    given = torch.from_numpy(mask)[None, None].to(self.device)
-                    masks[here] = warp_mask(given, part.at_size(still.size).flow)[0, 0].cpu().numpy()
-            done += motion.n_frames
-            seen, _ = seen_by_networks(frames[done - 1], Fit(self.info.fit, self.info.autoencoder.size))
-        frames[0] = still.picture
-        if mask is not None and masks is not None:
-            masks[0] = mask
-        return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
-
-    def _correlation(self, still: Still) -> float | Tensor:
-        predicted = self.generator.autoencoder.persistence(still.seen.to(self.device))
-        return self.info.speckle.at(None if predicted is None else still.map_from_square(predicted))
+    @property
+    def _renderer(self) -> Renderer:
+        return Renderer(self.info, self.generator.autoencoder, self.device)
 
     @contextmanager
     def _fixed_threads(self) -> Iterator[None]:

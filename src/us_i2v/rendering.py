@@ -1,0 +1,130 @@
+"""From a prepared still and its motion to a finished clip: segment by segment, part by part, masks along.
+
+Flow, residual and scale come on the model's grid and are resampled to the still's own size; frame 0 is the still to
+the last bit. How one part is rendered: `models.render`; how segments go on from each other: `models.continuation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from us_i2v.data.transforms import Fit
+from us_i2v.models.continuation import continued, last_frame
+from us_i2v.models.motion import Motion, warp_mask
+from us_i2v.models.render import SpeckleNoise, render
+from us_i2v.still import Still, seen_by_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from us_i2v.models.autoencoder import Autoencoder
+    from us_i2v.options import GenerateOptions
+    from us_i2v.seeding import Seed
+    from us_i2v.types import FloatArray, Frames, Mask
+    from us_i2v.weights import Header
+
+    MotionOf = Callable[[int, Tensor], Motion]
+    """(number of the segment, what it starts from: (1, 1, S, S)) -> its motion."""
+
+_PIXELS_AT_ONCE = 1_200_000
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """One clip.
+
+    Attributes:
+        frames: uint8, (T, H, W) or (T, H, W, 3) as the still; frame 0 is the still.
+        masks: (T, H, W) bool, the carried mask, or None.
+        fps: Frames a second.
+        seed: Seed that made it.
+        flow: float32 (T, 2, h, w), backward flow in cells of the model's grid.
+        latent: float32 (K, C_z, T_z, H_z, W_z), one a segment, on the CPU: what `ImageToVideo.animate` takes.
+    """
+
+    frames: Frames
+    masks: Mask | None
+    fps: float
+    seed: Seed
+    flow: FloatArray
+    latent: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Renders clips as the weights say.
+
+    Attributes:
+        info: Header of the weights: fit, decoder, and how drawn speckle lasts.
+        autoencoder: The first stage, which may predict from the still how long speckle lasts where.
+        device: Where motion is.
+    """
+
+    info: Header
+    autoencoder: Autoencoder
+    device: torch.device
+
+    def clip(
+        self,
+        still: Still,
+        mask: Mask | None,
+        motion_of: MotionOf,
+        count: int,
+        seed: Seed,
+        options: GenerateOptions,
+        fps: float,
+    ) -> GeneratedClip:
+        """Render a clip part by part; besides the clip only its motion, on the model's grid, grows with its length.
+
+        Args:
+            still: What is rendered.
+            mask: (H, W) bool, carried along, or None.
+            motion_of: Makes the motion of one segment.
+            count: Segments; each goes on from the last frame of the one before.
+            seed: Of the drawn speckle.
+            options: How many frames, and how much of motion and speckle.
+            fps: Frames a second, to be told.
+        """
+        frames = np.empty((options.frames, *still.picture.shape), np.uint8)
+        masks = None if mask is None else np.empty((options.frames, *still.size), np.bool_)
+        flows = []
+        noise = texture = end = None
+        filled, seen, done = still.filled.to(self.device), still.seen, 0
+        for segment in range(count):
+            motion = still.from_square(motion_of(segment, seen))
+            factors = self.info.speckle.factors(motion.n_frames, loop=options.loop)
+            motion = motion.scaled(options.motion, options.speckle * factors)
+            if end is not None:
+                motion = continued(end, motion, painted=self.info.autoencoder.decoder == "adain")
+            motion = motion.first(options.frames - done)
+            end = last_frame(motion)
+            flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
+            if texture is None and options.speckle > 0:
+                texture = still.texture(motion.grid)
+                loop = options.frames if options.loop else None
+                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still), loop)
+            per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
+            for first in range(0, motion.n_frames, per_part):
+                part = motion.frames(first, first + per_part)
+                here = slice(done + first, done + first + part.n_frames)
+                out = render(filled, part, noise, texture, mode=options.texture)
+                frames[here] = still.compose(out[0].cpu())
+                if mask is not None and masks is not None:
+                    given = torch.from_numpy(mask)[None, None].to(self.device)
+                    masks[here] = warp_mask(given, part.at_size(still.size).flow)[0, 0].cpu().numpy()
+            done += motion.n_frames
+            seen, _ = seen_by_networks(frames[done - 1], Fit(self.info.fit, self.info.autoencoder.size))
+        frames[0] = still.picture
+        if mask is not None and masks is not None:
+            masks[0] = mask
+        return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
+
+    def _correlation(self, still: Still) -> float | Tensor:
+        predicted = self.autoencoder.persistence(still.seen.to(self.device))
+        return self.info.speckle.at(None if predicted is None else still.map_from_square(predicted))
