@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from us_i2v.cli import options as opt
-from us_i2v.cli.generate import check_latent_output, check_outputs, plan_requests, read_inputs, write_latent
+from us_i2v.cli.generate import check_latent_output, write_latent
+from us_i2v.cli.requests import check_outputs, plan_requests, read_inputs
 from us_i2v.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
