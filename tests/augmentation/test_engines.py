@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.augmentation.test_kill import ROOT, finish
 from tests.factories import small_weights
@@ -20,6 +21,7 @@ from us_i2v.augmentation.planning import Shard, collect_sources, plan_jobs, sour
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.augmentation.synthesis import Outcome, synthesise
 from us_i2v.augmentation.work import handover_folder
+from us_i2v.cli.app import app
 from us_i2v.data.datasets import find_samples
 from us_i2v.errors import ConfigError, OutputError
 from us_i2v.pipeline import GenerateOptions
@@ -145,21 +147,25 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     write_busi(folder / "busi", {"benign": 4, "normal": 2})
     small_weights(folder / "w.safetensors")
     line = ["augment", str(folder / "busi"), "--weights", str(folder / "w.safetensors"), "--device", "cpu"]
-    return ["-m", "us_i2v", *line, "--frames", "4", "--steps", "1", "--ext", "npz"]
+    return [*line, "--frames", "4", "--steps", "1", "--ext", "npz"]
+
+
+def in_this_process(command: list[str], out: Path) -> None:
+    done = CliRunner().invoke(app, [*command, str(out)])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.fixture(scope="module")
 def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Files that one process makes."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = finish([sys.executable, *command], out)
-    assert done.returncode == 0, done.stderr
+    in_this_process(command, out)
     return tree(out)
 
 
 def test_torchrun_gives_the_bytes_of_one_process(command: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = finish([*launcher, *command], tmp_path / "out")
+    done = finish([*launcher, "-m", "us_i2v", *command], tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'out'}: 6 clips made, 0 already there\n"
     assert tree(tmp_path / "out") == whole
@@ -173,7 +179,10 @@ def test_a_killed_rank_costs_its_unfinished_clips_only(
     out = tmp_path / "out"
     environment = os.environ | {"WORLD_SIZE": "2"}
     second = subprocess.Popen(
-        [sys.executable, *command, str(out)], cwd=ROOT, env=environment | {"RANK": "1"}, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "us_i2v", *command, str(out)],
+        cwd=ROOT,
+        env=environment | {"RANK": "1"},
+        stdout=subprocess.DEVNULL,
     )
     while second.poll() is None and not list(out.glob("*/*_0.npz")):
         time.sleep(0.005)
@@ -181,6 +190,6 @@ def test_a_killed_rank_costs_its_unfinished_clips_only(
     second.wait()
     before = {name: data for name, data in tree(out).items() if not name.startswith(".")}
     assert before.items() <= whole.items()
-    assert finish([sys.executable, *command], out).returncode == 0
+    in_this_process(command, out)
     assert tree(out) == whole
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]

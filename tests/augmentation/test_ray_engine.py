@@ -15,13 +15,15 @@ import pytest
 from tests.factories import small_weights
 from tests.fakes import tree, write_busi
 from us_i2v.augmentation import ray_engine
-from us_i2v.augmentation.planning import collect_sources, plan_jobs, sources_sha256
-from us_i2v.augmentation.ray_engine import RayEngine, Recipe, Share
+from us_i2v.augmentation.planning import Shard, collect_sources, plan_jobs, sources_sha256
+from us_i2v.augmentation.ray_engine import RayEngine, Recipe, Share, Worker
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.augmentation.synthesis import Outcome, synthesise
+from us_i2v.augmentation.work import Work
 from us_i2v.data.datasets import find_samples
 from us_i2v.errors import ConfigError, OutputError, WeightsError
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
+from us_i2v.provenance import Provenance
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,9 @@ class Case:
         self.weights = small_weights(folder / "w.safetensors")
         self.generator = ImageToVideo.from_pretrained(self.weights, "cpu")
         self.jobs = plan_jobs(sources, clips_per_image=1, balance=False, seed=0, ending="npz")
+        self.record = Provenance(
+            command="augment", still_sha256=None, weights_sha256=self.generator.weights_sha256, seed=0, options={}
+        )
         self.settings = AugmentSettings(
             ending="npz",
             options=GenerateOptions(frames=4, steps=1),
@@ -68,9 +73,8 @@ class Case:
             sources_sha256=sources_sha256(sources),
         )
 
-    def run(self, out: Path, engine: RayEngine | None = None, **changes: str) -> Outcome:
-        settings = self.settings.model_copy(update=changes)
-        return synthesise(self.generator, self.jobs, out, settings, fps=10.0, engine=engine)
+    def run(self, out: Path, engine: RayEngine | None = None) -> Outcome:
+        return synthesise(self.generator, self.jobs, out, self.settings, fps=10.0, engine=engine, record=self.record)
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +133,26 @@ def test_actors_give_the_bytes_of_one_process_though_one_is_killed(
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
 
 
-def test_an_actor_with_other_weights_stops_the_run(case: Case, engine: RayEngine, tmp_path: Path) -> None:
+def test_what_an_actor_raises_stops_the_run(case: Case, engine: RayEngine) -> None:
+    @engine.ray.remote
+    def raises() -> None:
+        raise WeightsError("Other weights.", "Use one file.")
+
+    crew = ray_engine._Crew(engine.ray, Share(1, 0.1, 0))
+    crew._running[raises.remote()] = 0, ray_engine._Batch()
+    with pytest.raises(WeightsError, match=r"Other weights\. Use one file\."):
+        crew.next_answer()
+
+
+def test_an_actor_checks_that_it_sees_the_same(case: Case, tmp_path: Path) -> None:
+    work = Work(tmp_path, case.settings.model_copy(update={"weights_sha256": "ab" * 32}), (), case.record)
+    worker = Worker(Recipe(str(case.weights), "cpu"), work, Shard(), 0)
+    with pytest.raises(OutputError, match="does not see the output folder"):
+        worker.ready()
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / ray_engine._SEEN).touch()
     with pytest.raises(WeightsError, match="has other weights"):
-        case.run(tmp_path / "out", engine, weights_sha256="ab" * 32)
-    assert set(tree(tmp_path / "out")) == {"settings.json"}
+        worker.ready()
 
 
 def test_batches_that_kill_their_actors_stop_the_run() -> None:
