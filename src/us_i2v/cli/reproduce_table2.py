@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,9 @@ from us_i2v.cli import options as opt
 if TYPE_CHECKING:
     from us_i2v.reproduction.table2 import Plan
     from us_i2v.reproduction.table2_settings import Table2Settings
+
+MOST_SEEDS = 1000
+"""Longest range of seeds."""
 
 
 def command(
@@ -188,10 +192,11 @@ def parse_seeds(text: str) -> list[int]:
 
     found: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < int(first) + 1000):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
+        first, last = (0, -1) if match is None else (int(match[1]), int(match[2] or match[1]))
+        if not first <= last < first + MOST_SEEDS:
             raise ConfigError(f"Seeds '{text}' are no list of numbers and ranges.", "Write for example 0-2 or 0,5.")
-        found += range(int(first), int(last or first) + 1)
+        found += range(first, last + 1)
     return found
 
 

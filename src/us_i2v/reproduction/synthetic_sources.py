@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, str], None]
 
+FITTED_PER_CLIP = 4
+"""Windows of a training video at most, on average, that controls are fitted on."""
 FITTED_SIZE = 128
 """Side of the windows in pixels on which controls are fitted."""
 
@@ -134,7 +136,8 @@ def fit_control(name: str, videos: Path, cache: Path, frames: int) -> Fitted:
     maker: Maker = _Repeat(frames)
     shift = 0.0
     if name != "static":
-        fitted = RandomAffine.fit(sampler.draw(number, 0).frames for number in range(FITTED_ON))
+        count = min(FITTED_ON, FITTED_PER_CLIP * len(sampler.clips))
+        fitted = RandomAffine.fit(sampler.draw(number, 0).frames for number in range(count))
         shift = fitted.shift
         maker = fitted if name == "affine" else RandomElastic(shift, frames)
     interval = sampler.typical_interval()
