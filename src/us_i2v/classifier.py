@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from us_i2v.config import Config
 from us_i2v.data.training_clips import ClipsConfig
 from us_i2v.errors import WeightsError
-from us_i2v.metrics.pretrained import fill
+from us_i2v.metrics.pretrained import check_shapes, fill
 from us_i2v.models.classifiers import Classifier, ClassifierConfig, build_classifier
-from us_i2v.weights import CLASSIFIER_KEY, METADATA_KEY, read_tensors, write_tensors
+from us_i2v.weights import CLASSIFIER_KEY, METADATA_KEY, read_tensors, without_memory, write_tensors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -107,8 +107,14 @@ def load_classifier(path: Path) -> TrainedClassifier:
         found = "a generator's weights" if METADATA_KEY in metadata else "no header of a classifier"
         raise WeightsError(f"'{file}' holds {found}.", "Give weights of `us-i2v train-classifier`.")
     header = _header(metadata[CLASSIFIER_KEY], file)
-    network = build_classifier(header.model, len(header.classes))
-    fill(network, {name.removeprefix(PREFIX): value for name, value in tensors.items()}, file)
+    given = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+
+    def build() -> Classifier:
+        return build_classifier(header.model, len(header.classes))
+
+    # Names and shapes first: a damaged header may ask for gigabytes.
+    check_shapes(without_memory(build, str(file)), given, file)
+    network = fill(build(), given, file)
     network.eval().requires_grad_(False)
     return TrainedClassifier(header, network, hashlib.sha256(file.read_bytes()).hexdigest(), file)
 
@@ -123,7 +129,7 @@ def _header(text: str, file: Path) -> ClassifierHeader:
                 "Install the version of us-i2v that wrote it, or train again.",
             )
         return ClassifierHeader.model_validate(values)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         words = str(error).splitlines()[0]
         raise WeightsError(f"'{file}' has a damaged header ({words}).", "Train it again.") from error
 

@@ -213,13 +213,8 @@ class Weights:
         return mean, sd
 
     def _fill(self, build: Callable[[], Module], prefix: str) -> Module:
-        # Names and shapes first, on a device without memory: a damaged header may ask for any number of gigabytes.
-        try:
-            with torch.device("meta"):
-                own = build().state_dict()
-        except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
-            reason = " ".join(str(error).split())[:120].rstrip(".")
-            raise WeightsError(f"'{self.source}' describes no network ({reason}).", _REMEDY) from error
+        # Names and shapes first: a damaged header may ask for any number of gigabytes.
+        own = without_memory(build, self.source).state_dict()
         given = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
         missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
         if missing or extra:
@@ -240,6 +235,16 @@ class Weights:
 
 RAISE_BYTES = "Raise --max-bytes if you trust it."
 _REMEDY = "The file is damaged or not of this package: download or train it again."
+
+
+def without_memory(build: Callable[[], Module], source: str) -> Module:
+    """Build a network whose tensors have shapes and no content; raises `WeightsError` if it cannot be built."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
+        reason = " ".join(str(error).split())[:120].rstrip(".")
+        raise WeightsError(f"'{source}' describes no network ({reason}).", _REMEDY) from error
 
 
 def save_weights(path: Path, header: Header, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:

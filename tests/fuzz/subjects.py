@@ -17,20 +17,38 @@ from PIL import Image as PillowImage
 from tests.data.dicom_files import compressed, jpeg, jpeg2000, save, ultrasound
 from tests.data.test_volumes import meta_image, nifti
 from tests.factories import small_cinn_weights, small_weights, textured_still
+from us_i2v import __version__
 from us_i2v.augmentation.settings import AugmentSettings
+from us_i2v.classifier import ClassifierHeader, load_classifier, save_classifier
 from us_i2v.config import read_mapping
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
 from us_i2v.data.masks import read_mask
 from us_i2v.data.stills import read_still
+from us_i2v.data.training_clips import ClipsConfig
 from us_i2v.data.verification import verify
 from us_i2v.data.writers import write_clip
 from us_i2v.latents_file import load_latent, save_latent
+from us_i2v.models.classifiers import ClassifierConfig, build_classifier
 from us_i2v.provenance import Provenance, Sidecar, sidecar_path
 from us_i2v.weights import load_weights
 
 SIZE = (40, 48)
 RECORD = Provenance(command="generate", still_sha256="12" * 32, weights_sha256="ab" * 32, seed=7)
+
+SMALL_CLASSIFIER = ClassifierHeader(
+    package_version=__version__,
+    model=ClassifierConfig(name="c3d", width=0.01, size=64),
+    classes=("benign", "malignant"),
+    clips=ClipsConfig(),
+    crf=18,
+    frame_interval_s=0.05,
+    diet="real",
+    real_clips=4,
+    synthetic_clips=0,
+    training_groups=("p1", "p2"),
+    clip_sha256=("12" * 32,),
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,11 @@ def read_weights(path: Path) -> None:
         weights.denoiser()
     if weights.header.kind == "cinn":
         weights.cinn()
+
+
+def read_classifier(path: Path) -> None:
+    """Open a classifier's weights and build it."""
+    load_classifier(path)
 
 
 def read_latent(path: Path) -> None:
@@ -207,11 +230,15 @@ def _tables(folder: Path, gray: np.ndarray) -> list[Subject]:
 def _weights(folder: Path) -> list[Subject]:
     lddm = small_weights(folder / "w.safetensors", labels=("benign",), controls=True)
     cinn = small_cinn_weights(folder / "c.safetensors")
+    classifier = folder / "k.safetensors"
+    network = build_classifier(SMALL_CLASSIFIER.model, 2)
+    save_classifier(classifier, SMALL_CLASSIFIER, network)
     latent = folder / "l.safetensors"
     save_latent(latent, torch.ones(1, 4, 3, 2, 2), space="0" * 16, weights_sha256="0" * 64, frames=16, fps=10.0)
     return [
         Subject("w.safetensors", lddm.read_bytes(), read_weights, {}, 2.0),
         Subject("c.safetensors", cinn.read_bytes(), read_weights, {}),
+        Subject("k.safetensors", classifier.read_bytes(), read_classifier, {}),
         Subject("l.safetensors", latent.read_bytes(), read_latent, {}, 2.0),
     ]
 

@@ -348,6 +348,18 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path) -> None:
         write_tensors(tmp_path / "bad.safetensors", tensors, {"us_i2v_classifier": json.dumps(values | change)})
         with pytest.raises(WeightsError, match=message):
             load_classifier(tmp_path / "bad.safetensors")
+    header = metadata["us_i2v_classifier"]
+    hostile = {
+        "deep": "[" * 100_000,
+        "digits": header.replace('"format_version":1', f'"format_version":{"1" * 5000}'),
+        "no object": "[]",
+        "larger": json.dumps(values | {"model": {"name": "c3d", "size": 512}}),
+    }
+    for name, text in hostile.items():
+        write_tensors(tmp_path / "bad.safetensors", tensors, {"us_i2v_classifier": text})
+        with pytest.raises(WeightsError, match="another network" if name == "larger" else "damaged header") as caught:
+            load_classifier(tmp_path / "bad.safetensors")
+        assert len(str(caught.value)) < 500, name
     del tensors["classifier.norm.bias"]
     write_tensors(tmp_path / "bad.safetensors", tensors, metadata)
     with pytest.raises(UsI2VError, match=r"norm.bias"):

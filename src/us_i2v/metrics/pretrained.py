@@ -221,6 +221,13 @@ def fill(network: Network, tensors: dict[str, Tensor], source: object) -> Networ
     Raises:
         WeightsError: If a tensor is missing, unknown or of another shape.
     """
+    own = check_shapes(network, tensors, source)
+    network.load_state_dict({name: tensors[name] for name in own}, strict=False)
+    return network
+
+
+def check_shapes(network: nn.Module, tensors: dict[str, Tensor], source: object) -> list[str]:
+    """Return the names of the tensors that go into a network, or raise as `fill` does; nothing is filled."""
     own, given = (
         {name: tuple(x.shape) for name, x in state.items() if not name.endswith("num_batches_tracked")}
         for state in (network.state_dict(), tensors)
@@ -231,8 +238,7 @@ def fill(network: Network, tensors: dict[str, Tensor], source: object) -> Networ
             f"'{source}': tensor '{name}' is {given.get(name, 'missing')}, the network has {own.get(name, 'none')}.",
             "These are another network's weights.",
         )
-    network.load_state_dict({name: tensors[name] for name in own}, strict=False)
-    return network
+    return list(own)
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:
