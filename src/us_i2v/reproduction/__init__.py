@@ -2,4 +2,5 @@
 
 baselines   clips that any model must beat: no network makes them
 table1      quality of generated clips, by method
+table2      classifiers trained on real and synthetic clips; its cells are done by any number of processes
 """
