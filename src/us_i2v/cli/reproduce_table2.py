@@ -40,7 +40,8 @@ def command(
         int | None, typer.Option("--folds", metavar="K", help="Cross-validate: every patient is tested once.")
     ] = None,
     generators: Annotated[
-        str | None, typer.Option("--generators", help="Of cinn, lddm-base, lddm-paper. [default: cinn,lddm-base]")
+        str | None,
+        typer.Option("--generators", help="Of cinn, lddm-base, lddm-paper; or none. [default: cinn,lddm-base]"),
     ] = None,
     controls: Annotated[
         str | None,
@@ -175,8 +176,10 @@ def finish(out: Path, plan: Plan, *, plot: bool) -> None:
 
 
 def listed(text: str | None) -> list[str] | None:
-    """Split "a,b"; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",")]
+    """Split "a,b"; "none" is an empty list, None stays None."""
+    if text is None:
+        return None
+    return [] if text == "none" else [part.strip() for part in text.split(",")]
 
 
 def every_control() -> list[str]:

@@ -138,7 +138,7 @@ def collect(out: Path, settings: Table2Settings, plan: str, notes: Sequence[str]
         pooled=tuple(_pooled(paired, settings)),
         missing=tuple(cell.id for cell, result in results.items() if result is None),
         cells=len(cells),
-        notes=(*notes, *_notes(results)),
+        notes=(*notes, *_notes(results, settings)),
     )
 
 
@@ -226,15 +226,17 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _notes(results: dict[Cell, CellResult | None]) -> list[str]:
+def _notes(results: dict[Cell, CellResult | None], settings: Table2Settings) -> list[str]:
     notes = []
     for cell, result in results.items():
         if result is None:
             continue
         if cell.stage == "make" and result.left_out:
-            notes.append(f"{cell.id}: {len(result.left_out)} stills could not be read")
+            notes.append(f"{cell.id}: {len(result.left_out)} stills, which could not be read")
         if cell.stage == "make" and result.low_quality is not None:
-            notes.append(f"{cell.id}: {result.low_quality} of {result.clips} clips left out for their quality")
+            notes.append(f"{cell.id}: {result.low_quality} of {result.clips} clips for their quality")
+        elif cell.stage == "make" and settings.min_quality is not None:
+            notes.append(f"{cell.id}: none of {result.clips} clips for its quality, of which the manifest says nothing")
     untested = {
         (cell.place, file): why
         for cell, result in results.items()
