@@ -16,6 +16,7 @@ from tests.fakes import FakeGenerator, tree, write_busi
 from us_i2v.augmentation.planning import collect_sources, plan_jobs
 from us_i2v.data.datasets import find_samples
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
+from us_i2v.provenance import read_sidecar, sidecar_path
 
 Run = Callable[..., Result]
 
@@ -114,6 +115,24 @@ def test_prompts_and_conditions_are_pinned(us_i2v: Run, data: Path, tmp_path: Pa
         options = GenerateOptions(steps=1, slide=-0.5, strength=2.0, label=label)
         expected = model(job.source.path, seed=job.seed, options=options, size=32)[0].frames
         assert np.array_equal(np.load(tmp_path / "out" / f"{name}_0.npz")["frames"], expected)
+
+
+def test_precision_is_used_pinned_and_recorded(us_i2v: Run, data: Path, tmp_path: Path) -> None:
+    weights = small_weights(tmp_path / "w.safetensors")
+    line = ["--weights", weights, "--device", "cpu", "--steps", 1, "--size", 32, "--ext", "npz"]
+    for name, more in (("half", ["--precision", "bf16"]), ("full", [])):
+        result = us_i2v("augment", data, tmp_path / name, *line, *more)
+        assert result.exit_code == 0, result.stderr
+    half, full = (json.loads((tmp_path / name / "settings.json").read_text()) for name in ("half", "full"))
+    assert half.pop("precision") == "bf16"
+    assert half == full
+    clip = "benign/benign (1)_0.npz"
+    halved, whole = (np.load(tmp_path / name / clip)["frames"].astype(int) for name in ("half", "full"))
+    assert 0 < np.abs(halved - whole).mean() < 3
+    records = [read_sidecar(sidecar_path(tmp_path / name / clip)).record for name in ("half", "full")]
+    assert records[0].options == {**records[1].options, "precision": "bf16"}
+    message = one_line_error(us_i2v("augment", data, tmp_path / "half", *line))
+    assert "precision = 'bf16'" in message
 
 
 @pytest.mark.parametrize(

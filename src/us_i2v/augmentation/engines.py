@@ -21,6 +21,7 @@ from us_i2v.augmentation.outputs import make_folder
 from us_i2v.augmentation.planning import Job, Shard
 from us_i2v.augmentation.work import Generator, Outcome, Progress, Work, handover_folder
 from us_i2v.errors import ConfigError, OutputError, UsI2VError
+from us_i2v.pipeline import Precision
 from us_i2v.ranks import Ranks
 
 ENGINES = ("auto", "serial", "torchrun", "ray")
@@ -58,7 +59,9 @@ class Engine(Protocol):
         """Do those jobs of a shard of the plan that are not done yet; see `Work.run`."""
 
 
-def choose_engine(name: str, weights: str | None, device: str, workers: int | None = None) -> Engine:
+def choose_engine(
+    name: str, weights: str | None, device: str, workers: int | None = None, precision: Precision = "fp32"
+) -> Engine:
     """Return the engine of a name in `ENGINES`.
 
     Args:
@@ -66,6 +69,7 @@ def choose_engine(name: str, weights: str | None, device: str, workers: int | No
         weights: What actors of Ray load, as `ImageToVideo.from_pretrained` takes it.
         device: Where they compute.
         workers: Number of actors of Ray.
+        precision: What their networks compute in.
 
     Raises:
         ConfigError: The name is not known, it does not fit the environment, or Ray is missing.
@@ -83,7 +87,7 @@ def choose_engine(name: str, weights: str | None, device: str, workers: int | No
     if name == "ray":
         from us_i2v.augmentation.ray_engine import RayEngine, Recipe
 
-        return RayEngine(Recipe(weights, device), workers)
+        return RayEngine(Recipe(weights, device, precision), workers)
     return Serial() if name == "serial" or (name == "auto" and ranks.world == 1) else Ranked(ranks)
 
 

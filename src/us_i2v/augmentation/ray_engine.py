@@ -21,7 +21,7 @@ from typing import Any
 from us_i2v.augmentation.planning import Job, Shard
 from us_i2v.augmentation.work import Generator, Outcome, Progress, Work, staging_folder
 from us_i2v.errors import ConfigError, OutputError, UsI2VError, WeightsError
-from us_i2v.pipeline import CPU_THREADS, ImageToVideo
+from us_i2v.pipeline import CPU_THREADS, ImageToVideo, Precision
 
 MOST_AT_ONCE = 8
 """Jobs of a batch; what an actor has finished when it dies is not made again."""
@@ -45,10 +45,12 @@ class Recipe:
     Attributes:
         weights: As `ImageToVideo.from_pretrained` takes them.
         device: As `devices.choose_device` takes it.
+        precision: What networks compute in.
     """
 
     weights: str | None
     device: str
+    precision: Precision = "fp32"
 
 
 class Worker:
@@ -65,7 +67,9 @@ class Worker:
                 f"Machine '{socket.gethostname()}' does not see the output folder '{self.work.out}'.",
                 "Put stills, weights and output on a file system that all machines share.",
             )
-        self.generator = ImageToVideo.from_pretrained(self.recipe.weights, self.recipe.device)
+        self.generator = ImageToVideo.from_pretrained(
+            self.recipe.weights, self.recipe.device, precision=self.recipe.precision
+        )
         if self.generator.weights_sha256 != self.work.settings.weights_sha256:
             raise WeightsError(
                 f"Machine '{socket.gethostname()}' has other weights at '{self.recipe.weights}' than this one.",

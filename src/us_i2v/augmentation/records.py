@@ -8,7 +8,9 @@ from us_i2v.options import choose_sampler
 from us_i2v.provenance import Provenance
 
 if TYPE_CHECKING:
+    from us_i2v.generators import Precision
     from us_i2v.options import GenerateOptions
+    from us_i2v.provenance import Value
     from us_i2v.weights import ProcessConfig
 
 
@@ -36,6 +38,7 @@ def run_record(
     driver_sha256: str | None = None,
     latent_sha256: str | None = None,
     stamp: str | None = None,
+    precision: Precision = "fp32",
 ) -> Provenance:
     """Return the record of a run.
 
@@ -50,6 +53,7 @@ def run_record(
         driver_sha256: Hash of the clip that drives.
         latent_sha256: Hash of the latent file that drives.
         stamp: UTC time, if it was asked for.
+        precision: What the networks compute in.
 
     Raises:
         ConfigError: The sampler does not fit the weights.
@@ -65,6 +69,12 @@ def run_record(
         seed=seed,
         sampler=None if plan is None else str(plan.sampler.model_dump()["kind"]),
         steps=None if plan is None else plan.steps,
-        options={**options.model_dump(mode="json"), "size": size},
+        options=recorded_options(options, size, precision),
         stamp=stamp,
     )
+
+
+def recorded_options(options: GenerateOptions, size: int | None, precision: Precision) -> dict[str, Value]:
+    """Return what a record says was asked for; single precision is not mentioned."""
+    known = {**options.model_dump(mode="json"), "size": size}
+    return known if precision == "fp32" else {**known, "precision": precision}

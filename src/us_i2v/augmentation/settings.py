@@ -18,7 +18,7 @@ from us_i2v.augmentation.outputs import check_folder_writable, write_text
 from us_i2v.config import Config, flatten, read_mapping
 from us_i2v.data.dicom.detect import Regions
 from us_i2v.errors import ConfigError, OutputError
-from us_i2v.pipeline import GenerateOptions
+from us_i2v.pipeline import GenerateOptions, Precision
 
 SETTINGS_NAME = "settings.json"
 
@@ -35,6 +35,7 @@ class AugmentSettings(Config):
     exact: bool = Field(default=False, description="Write video without loss.")
     size: int | None = Field(default=None, ge=16, description="Output size in pixels; None: the still's own.")
     region: Regions = Field(default="keep", description="Of DICOM stills, what lies outside of their regions.")
+    precision: Precision = Field(default="fp32", description="What networks compute in: fp32 or bf16.")
     own_label: bool = Field(default=False, description="Condition each clip on its still's class, where known.")
     options: GenerateOptions = Field(default=GenerateOptions(), description="How clips are generated.")
     weights_sha256: str = Field(default="", description="Hash of the weights file.")
@@ -43,7 +44,7 @@ class AugmentSettings(Config):
     license: str = Field(default="", max_length=200, description="Licence of the clips, for their card.")
     source: str = Field(default="", max_length=500, description="Where the stills come from, for the card.")
 
-    later: ClassVar[tuple[str, ...]] = ("region", "own_label", "license", "source")
+    later: ClassVar[tuple[str, ...]] = ("region", "precision", "own_label", "license", "source")
 
     def sha256(self) -> str:
         """Return the hash of the settings file's text."""

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from us_i2v.augmentation.outputs import make_folder, write_result
 from us_i2v.augmentation.planning import Job, Shard
+from us_i2v.augmentation.records import recorded_options
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.data.masks import read_masks
 from us_i2v.data.stills import read_still
@@ -133,8 +134,9 @@ class Work:
     def _write(self, clip: GeneratedClip, job: Job, staging: Path) -> None:
         path = self.out / job.output
         make_folder(path.parent)
-        own = {"options": {**self._options(job).model_dump(mode="json"), "size": self.settings.size}}
-        record = self.record.model_copy(update={"still_sha256": job.source.sha256, "seed": job.seed, **own})
+        asked = recorded_options(self._options(job), self.settings.size, self.settings.precision)
+        own = {"still_sha256": job.source.sha256, "seed": job.seed, "options": asked}
+        record = self.record.model_copy(update=own)
         write_result(clip, path, exact=self.settings.exact, staging=staging, record=record)
 
     def _options(self, job: Job) -> GenerateOptions:

@@ -57,6 +57,7 @@ def command(
         str, typer.Option("--source", metavar="TEXT", help="Where the stills come from, for OUT/README.md.")
     ] = "",
     device: opt.Device = "auto",
+    precision: opt.NetworkPrecision = "fp32",
     engine: Annotated[
         str,
         typer.Option(
@@ -90,7 +91,8 @@ def command(
     part = Shard.parse(shard)
     root = data.parent if data.is_file() else data
     check_apart(root, out)
-    crew = choose_engine(engine, weights, device, workers)
+    computed_in = opt.parse_precision(precision)
+    crew = choose_engine(engine, weights, device, workers, computed_in)
     options = opt.generate_options(
         frames=frames,
         steps=steps,
@@ -109,7 +111,7 @@ def command(
     )
     sources = collect_sources(find_samples(data), root)
     jobs = plan_jobs(sources, clips_per_image=clips_per_image, balance=balance, seed=seed, ending=ext)
-    generator = ImageToVideo.from_pretrained(weights, device)
+    generator = ImageToVideo.from_pretrained(weights, device, precision=computed_in)
     if prompt is not None:
         options = generator.prompted(prompt, options)
     if own_label:
@@ -122,6 +124,7 @@ def command(
         exact=exact,
         size=opt.parse_size(size),
         region=dcm.parse_region(region),
+        precision=computed_in,
         own_label=own_label,
         license=license_,
         source=source,
@@ -131,7 +134,15 @@ def command(
     )
     rate = options.fps if options.fps is not None else 1 / generator.info.frame_interval_s
     known = generator.info.labels if own_label else ()
-    record = run_record("augment", generator.info, generator.weights_sha256, options, seed=seed, size=settings.size)
+    record = run_record(
+        "augment",
+        generator.info,
+        generator.weights_sha256,
+        options,
+        seed=seed,
+        size=settings.size,
+        precision=computed_in,
+    )
     with counting("augment") as progress:
         outcome = synthesise(
             generator,

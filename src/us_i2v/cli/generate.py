@@ -146,6 +146,7 @@ def command(
         drawn=latent is None,
         latent_sha256=None if latent is None else file_sha256(latent),
         stamp=opt.stamp_text(stamp),
+        precision=computed_in,
     )
     for request in requests:
         still, still_mask = read_inputs(request, regions)

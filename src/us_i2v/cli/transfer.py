@@ -126,6 +126,7 @@ def command(
         drawn=False,
         driver_sha256=reader.source_hash(),
         stamp=opt.stamp_text(stamp),
+        precision=computed_in,
     )
     for request in requests:
         still, still_mask = read_inputs(request)
