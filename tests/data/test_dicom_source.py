@@ -21,6 +21,7 @@ from us_i2v.data.dicom import files as reading
 from us_i2v.data.dicom.detect import is_dicom
 from us_i2v.data.dicom.source import read_dicom_still
 from us_i2v.data.manifest import kind_of
+from us_i2v.data.splits import split_by_group
 from us_i2v.data.stills import is_still, read_still
 from us_i2v.errors import InputError
 
@@ -174,6 +175,43 @@ def test_folders_of_stills_and_cines(tmp_path: Path) -> None:
     found = {sample.path.name: sample for sample in find_samples(tmp_path)}
     assert {name: sample.kind for name, sample in found.items()} == {"still.dcm": "still", "cine.dcm": "clip"}
     assert {sample.group for sample in found.values()} == {"p1"}
+
+
+def test_files_of_one_patient_are_one_group_where_no_folder_says_so(tmp_path: Path) -> None:
+    identities = {
+        "benign/a1.dcm": {"PatientID": "MRN-1", "StudyInstanceUID": "1.2.1"},
+        "benign/a2.dcm": {"PatientID": "MRN-1", "StudyInstanceUID": "1.2.2"},
+        "malignant/a3.dcm": {"PatientID": "MRN-1", "StudyInstanceUID": "1.2.3"},
+        "malignant/b.dcm": {"PatientID": "MRN-2"},
+        "benign/other.dcm": {"PatientID": "MRN-1", "IssuerOfPatientID": "another hospital"},
+        "benign/c1.dcm": {"PatientID": "", "PatientName": "Roe^Ann", "PatientBirthDate": "19700101"},
+        "benign/c2.dcm": {"PatientID": " ", "PatientName": "Roe^Ann", "PatientBirthDate": "19700101"},
+        "benign/d1.dcm": {"PatientID": "", "PatientName": "", "StudyInstanceUID": "1.2.9"},
+        "benign/d2.dcm": {"PatientID": "", "PatientName": "", "StudyInstanceUID": "1.2.9"},
+        "benign/clean.dcm": {"PatientID": "ANON-0123456789AB"},
+        "benign/p7/in_a_folder.dcm": {"PatientID": "MRN-1"},
+    }
+    for name, values in identities.items():
+        save(tmp_path / name, ultrasound(cine(1), **values))
+    unknown = ultrasound(cine(1), PatientID="", PatientName="", StudyInstanceUID="", SOPInstanceUID="")
+    save(tmp_path / "benign" / "unknown.dcm", unknown)
+    (tmp_path / "benign" / "broken.dcm").write_bytes(b"nothing")
+    samples = {sample.path.relative_to(tmp_path).as_posix(): sample for sample in find_samples(tmp_path)}
+    group = {name: sample.group for name, sample in samples.items()}
+    assert group["benign/a1.dcm"] == group["benign/a2.dcm"] == group["malignant/a3.dcm"]
+    assert group["benign/c1.dcm"] == group["benign/c2.dcm"]
+    assert group["benign/d1.dcm"] == group["benign/d2.dcm"]
+    assert group["benign/clean.dcm"] == "ANON-0123456789AB"
+    assert group["benign/p7/in_a_folder.dcm"] == "p7"
+    assert group["benign/unknown.dcm"] == "benign/unknown"
+    assert group["benign/broken.dcm"] == "benign/broken"
+    assert len(set(group.values())) == 9
+    assert not any(word in "".join(group.values()) for word in ("MRN", "Roe", "Ann"))
+    (single,) = find_samples(tmp_path / "benign" / "a1.dcm")
+    assert single.group == group["benign/a1.dcm"]
+    items = [(sample.label, sample.group) for sample in samples.values()]
+    parts = split_by_group(items, {"train": 0.5, "test": 0.5}, seed=0)
+    assert len({part for part, name in zip(parts, samples, strict=True) if "/a" in name}) == 1
 
 
 def test_a_cine_as_a_still_is_its_first_frame(tmp_path: Path) -> None:

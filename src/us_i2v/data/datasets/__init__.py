@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from us_i2v.data.datasets import busi, busv, class_folders, echonet, manifest_csv
+from us_i2v.data.dicom.detect import patient_of
 from us_i2v.data.manifest import Sample, kind_of
 from us_i2v.data.splits import check_split_groups
 from us_i2v.errors import DataError
@@ -74,4 +75,4 @@ def _single(path: Path) -> list[Sample]:
     kind = kind_of(path)
     if kind is None:
         raise DataError(f"'{path}' is neither a still nor a clip by its ending.", "Give a folder or another file.")
-    return [Sample(path, kind, None, path.stem)]
+    return [Sample(path, kind, None, patient_of(path) or path.stem)]

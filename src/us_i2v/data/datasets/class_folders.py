@@ -1,8 +1,8 @@
 """Plain class folders: ROOT/label/file, or ROOT/label/group/file; files right inside ROOT have no label.
 
-A file's group is the folder between label and file, else the file itself: where several files come from one
-patient, use such a folder or a manifest.csv. Masks are named as in BUSI and pair with their picture. Folders
-of frames (`decoding.folders.is_frame_folder`) are clips. Hidden files and other endings are left out.
+A file's group is the folder between label and file, else a DICOM file's patient, else the file itself: where several
+files come from one patient, use such a folder or a manifest.csv. Masks are named as in BUSI and pair with their
+picture. Folders of frames (`decoding.folders.is_frame_folder`) are clips. Hidden files and other endings are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from us_i2v.data.datasets.naming import media, pair_masks
 from us_i2v.data.decoding.folders import is_frame_folder, natural_key
+from us_i2v.data.dicom.detect import patient_of
 from us_i2v.data.manifest import Sample, kind_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _samples(root: Path, folder: Path, label: str | None, group: str | None) -> 
         kind = kind_of(path)
         if kind is not None:
             own = path.relative_to(root).with_suffix("").as_posix()
-            samples.append(Sample(path, kind, label, group or own, masks=masks))
+            samples.append(Sample(path, kind, label, group or patient_of(path) or own, masks=masks))
     return samples
 
 

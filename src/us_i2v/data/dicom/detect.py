@@ -1,4 +1,4 @@
-"""Which files are DICOM, without pydicom; which of those are clips, with it.
+"""Which files are DICOM, without pydicom; which of those are clips, and of which patient, with it.
 
 `.dcm` and `.dicom` are taken by their ending. Scanners and archives also write names without one, or with digits only
 (`IM_0001`, `1.2.840.10008.5`): such a file is DICOM if "DICM" follows its first 128 bytes (PS3.10 7.1).
@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from us_i2v.errors import InputError
+
+if TYPE_CHECKING:
+    from us_i2v.data.dicom.files import Stated
 
 Regions = Literal["keep", "crop", "blank"]
 """What to do with the picture outside of its ultrasound regions."""
@@ -50,16 +53,34 @@ def has_several_frames(path: Path) -> bool:
         InputError: pydicom is missing.
     """
     require_pydicom(path)
+    found = _stated(path)
+    return found is not None and found.frames > 1
+
+
+def patient_of(path: Path) -> str:
+    """Return the group of a DICOM file's patient, see `identity.patient_group`; "" for other files.
+
+    Raises:
+        InputError: pydicom is missing.
+    """
+    if not is_dicom(path):
+        return ""
+    require_pydicom(path)
+    found = _stated(path)
+    return "" if found is None else found.patient
+
+
+def _stated(path: Path) -> Stated | None:
     try:
         stat = path.stat()
     except OSError:
-        return False
-    return _stated_frames(str(path), stat.st_mtime_ns, stat.st_size) > 1
+        return None
+    return _read_once(str(path), stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _stated_frames(path: str, changed: int, size: int) -> int:
-    """Return the frames that a header states, 0 if it cannot be read; `changed` and `size` make the key."""
-    from us_i2v.data.dicom.files import stated_frames
+def _read_once(path: str, changed: int, size: int) -> Stated:
+    """Return what a header states; `changed` and `size` make the key."""
+    from us_i2v.data.dicom.files import stated
 
-    return stated_frames(Path(path))
+    return stated(Path(path))

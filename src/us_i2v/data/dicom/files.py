@@ -13,7 +13,7 @@ import struct
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import pydicom
 from pydicom.encaps import generate_frames
@@ -187,14 +187,23 @@ def read_header(stream: mmap.mmap, path: Path) -> FileDataset:
     return pydicom.dcmread(cast("BinaryIO", stream), stop_before_pixels=True, defer_size=_LARGE)
 
 
-def stated_frames(path: Path) -> int:
-    """Return Number of Frames, 1 if it is not stated, 0 if the header cannot be read."""
+class Stated(NamedTuple):
+    """What a header says of a file as a sample: frames (0: no picture), and its patient's group, "" if unknown."""
+
+    frames: int
+    patient: str
+
+
+def stated(path: Path) -> Stated:
+    """Return Number of Frames, 1 if it is not stated, and the patient; 0 and "" if the header cannot be read."""
+    from us_i2v.data.dicom.identity import patient_group
+
     try:
         with mapped(path) as stream, reading(path):
             header = read_header(stream, path)
-            return _whole(header, "NumberOfFrames", 1) if "Rows" in header else 0
+            return Stated(_whole(header, "NumberOfFrames", 1) if "Rows" in header else 0, patient_group(header))
     except InputError:
-        return 0
+        return Stated(0, "")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ and forgotten.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydicom.datadict import dictionary_has_tag
@@ -37,6 +38,7 @@ _DUMMIES: dict[str, Any] = {
     **{"OB": b"\0\0", "OW": b"\0\0", "UN": b"\0\0", "OF": b"\0" * 4, "OL": b"\0" * 4, "OD": b"\0" * 8, "OV": b"\0" * 8},
 }
 _WORD = "ANONYMOUS"
+_PSEUDONYM = re.compile(r"ANON-[0-9A-F]{12}")
 
 
 class Pseudonyms:
@@ -58,6 +60,19 @@ class Pseudonyms:
             identity = [str(dataset.get("StudyInstanceUID") or dataset.get("SOPInstanceUID") or "")]
         digest = hashlib.sha256("\0".join([self._salt, "patient", *identity]).encode()).hexdigest()
         return f"ANON-{digest[:12].upper()}"
+
+
+def patient_group(dataset: Dataset) -> str:
+    """Return the same group for all files of a patient, on every machine; "" if nothing identifies the patient.
+
+    It is the pseudonym without a salt, hence no secret: who guesses an original can confirm the guess. A pseudonym that
+    `remove_identity` gave stays what it is, so that a cleaned folder has the groups that its manifest states.
+    """
+    own = str(dataset.get("PatientID") or "").strip()
+    if _PSEUDONYM.fullmatch(own):
+        return own
+    known = ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID")
+    return Pseudonyms("").patient(dataset) if any(str(dataset.get(key) or "").strip() for key in known) else ""
 
 
 def remove_identity(dataset: FileDataset, pseudonyms: Pseudonyms) -> str:
