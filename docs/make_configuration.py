@@ -21,6 +21,7 @@ from us_i2v.training.autoencoder import AutoencoderTraining
 from us_i2v.training.cinn import CINNTraining
 from us_i2v.training.classifier import ClassifierTraining
 from us_i2v.training.denoiser import DenoiserTraining
+from us_i2v.training.privacy import PrivacyTraining
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = Path(__file__).with_name("_configuration_head.md")
@@ -32,6 +33,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Denoiser", "`us-i2v train-ldm`, table `[denoiser]`.", DenoiserTraining),
     ("cINN", "`us-i2v train-cinn`, table `[cinn]`.", CINNTraining),
     ("Classifier", "`us-i2v train-classifier`, table `[classifier]`.", ClassifierTraining),
+    ("Privacy filter", "`us-i2v privacy fit`.", PrivacyTraining),
     ("Generating", "`us-i2v generate`, `augment` and `transfer`; from Python `GenerateOptions`.", GenerateOptions),
     ("Phantom", "From Python: `us_i2v.data.phantom`.", PhantomConfig),
 )

@@ -21,6 +21,8 @@ from us_i2v.cli import (
     inspect,
     phantom,
     prepare,
+    privacy,
+    quality,
     reproduce,
     train_ae,
     train_cinn,
@@ -83,6 +85,8 @@ app.command("transfer")(transfer.command)
 app.command("verify")(verify.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(reproduce.app, name="reproduce")
+app.add_typer(privacy.app, name="privacy")
+app.add_typer(quality.app, name="quality")
 app.command("prepare")(prepare.command)
 app.command("inspect")(inspect.command)
 app.command("deidentify")(deidentify.command)

@@ -99,10 +99,10 @@ def is_blank(entry: Fingerprint) -> bool:
 def similarity(a: Fingerprint, b: Fingerprint) -> float:
     """Return how much of the structure of two pictures agrees after alignment, -1 .. 1; about 0 for strangers."""
     shift = align(a.small.astype(np.float64), b.small.astype(np.float64))
-    moved, inside = warp(_structure(b), shift)
+    moved, inside = warp(structure(b), shift)
     if inside.mean() < _LEAST_OVERLAP or np.abs(shift).max() > SIDE / 4:
         return 0.0
-    x, y = _structure(a)[inside], moved[inside]
+    x, y = structure(a)[inside], moved[inside]
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum()) / scale if scale > 0 else 0.0
@@ -190,8 +190,8 @@ def _candidates(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
     return found
 
 
-def _structure(entry: Fingerprint) -> npt.NDArray[np.float64]:
-    """Return (96, 96) without slow gray levels, with even local contrast."""
+def structure(entry: Fingerprint) -> npt.NDArray[np.float64]:
+    """Return a picture's (96, 96) without slow gray levels, with even local contrast: speckle and edges."""
     levels = entry.small.astype(np.float64)
     fast = levels - ndimage.gaussian_filter(levels, _SLOW)
     contrast = np.sqrt(ndimage.gaussian_filter(fast * fast, _CONTRAST))

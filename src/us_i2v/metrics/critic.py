@@ -18,6 +18,7 @@ Oquab 2017; AUC as a rank statistic, Hanley & McNeil 1982.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,28 @@ PENALTY = 0.1
 """Ridge on standardised features, against a loss whose weights sum to 1."""
 
 Folds = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class LinearCritic:
+    """A fitted classifier.
+
+    Attributes:
+        mean: (D,), of the features.
+        scale: (D,), their deviations, 1 for constant ones.
+        weight: (D,), w.
+        bias: b.
+    """
+
+    mean: Array
+    scale: Array
+    weight: Array
+    bias: float
+
+    def scores(self, features: Array) -> Array:
+        """Return w . x + b of features (N, D): (N,), the log-odds of "real" where real and fake are equally many."""
+        scores: Array = ((features - self.mean) / self.scale) @ self.weight + self.bias
+        return scores
 
 
 def critic_auc(
@@ -150,12 +173,12 @@ def _held_out(
                 "Without one fold's patients there are no real or no generated clips left to train on.",
                 "Add clips of other patients.",
             )
-        scores[judged] = _score(x[~judged], is_real[~judged], x[judged], penalty)
+        scores[judged] = fit_critic(x[~judged], is_real[~judged], penalty).scores(x[judged])
     return fold_of, scores
 
 
-def _score(train: Array, is_real: npt.NDArray[np.bool_], judged: Array, penalty: float) -> Array:
-    """Fit on the training features; return the scores w . x + b of the judged ones."""
+def fit_critic(train: Array, is_real: npt.NDArray[np.bool_], penalty: float = PENALTY) -> LinearCritic:
+    """Fit the classifier on features (N, D), finite, of real and generated clips; there must be both."""
     mean, scale = train.mean(0), train.std(0)
     scale = np.where(scale > 1e-12 * (1.0 + np.abs(mean)), scale, 1.0)  # A constant feature says nothing.
     x = (train - mean) / scale
@@ -172,8 +195,7 @@ def _score(train: Array, is_real: npt.NDArray[np.bool_], judged: Array, penalty:
     found = optimize.minimize(
         loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-7}
     )
-    scores: Array = ((judged - mean) / scale) @ found.x[:-1] + found.x[-1]
-    return scores
+    return LinearCritic(mean, scale, found.x[:-1], float(found.x[-1]))
 
 
 def _concordance(scores: Array, fold_of: Folds, reals: int) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from us_i2v.errors import WeightsError
 from us_i2v.weights import read_tensors, write_tensors
@@ -82,6 +83,21 @@ def load_checkpoint(
     if companion is not None:
         companion.load_state(part("companion."))
     return step
+
+
+def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the averaged weights in a checkpoint, by the module's own names; raises `WeightsError`."""
+    _, tensors = read_tensors(path)
+    return {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """Return the step that a checkpoint was written after, without its tensors; None if it is not there or damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int(json.loads((file.metadata() or {})[_KEY])["step"])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

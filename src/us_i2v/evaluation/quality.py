@@ -1,0 +1,132 @@
+"""Fits a quality reference to real clips: ranges of what is measured, and a critic of generated clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from us_i2v import __version__
+from us_i2v.config import Config
+from us_i2v.errors import DataError
+from us_i2v.evaluation.clips import Generated, RealWindows
+from us_i2v.metrics.critic import critic_interval, fit_critic
+from us_i2v.options import GenerateOptions
+from us_i2v.quality import MEASURED, CriticHeader, QualityHeader, Range, measure, save_reference
+
+if TYPE_CHECKING:
+    from us_i2v.evaluation.clips import Answers
+    from us_i2v.metrics.critic import LinearCritic
+    from us_i2v.metrics.intervals import Array
+    from us_i2v.pipeline import ImageToVideo
+
+Progress = Callable[[int, int, str], None]
+
+LEAST = 20
+"""Real windows below which no range can be told."""
+
+
+class QualityFit(Config):
+    """How ranges are taken from real clips."""
+
+    low: float = Field(0.025, ge=0, lt=0.5, description="Lower quantile of the ranges.")
+    high: float = Field(0.975, gt=0.5, le=1, description="Upper quantile.")
+    name: str = Field("", max_length=200, description="What the real clips are.")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of windows that all could be measured.
+
+    Attributes:
+        values: (N, D), in the order of `quality.MEASURED`.
+        groups: (N,).
+        left_out: Windows without texture or the like.
+    """
+
+    values: Array
+    groups: tuple[str, ...]
+    left_out: int
+
+
+def measured(clips: RealWindows | Answers, progress: Progress = lambda done, total, name: None) -> Measured:
+    """Measure every clip of a set at its own size; those of which a part is not known are left out."""
+    rows, groups = [], []
+    for index in range(len(clips)):
+        found = measure(clips.native(index))
+        if all(math.isfinite(value) for value in found.values()):
+            rows.append([found[name] for name in MEASURED])
+            groups.append(clips.groups[index])
+        progress(index + 1, len(clips), clips.names[index])
+    return Measured(np.array(rows).reshape(-1, len(MEASURED)), tuple(groups), len(clips) - len(rows))
+
+
+def fit_quality(
+    real: RealWindows,
+    path: Path,
+    config: QualityFit,
+    *,
+    generator: ImageToVideo | None = None,
+    seed: int = 0,
+    stage: Callable[[str], Progress] = lambda what: lambda done, total, name: None,
+) -> QualityHeader:
+    """Measure real windows, fit the critic if there is a generator, and write the reference.
+
+    Args:
+        real: Real windows of the frame interval that the clips to be judged will have.
+        path: Where to.
+        config: See `QualityFit`.
+        generator: Makes a clip of each window's first frame, for the critic; None: no critic.
+        seed: Of these clips, and of the critic's folds.
+        stage: Called with what is begun; gives a function that is told (done, total, name).
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: Fewer than `LEAST` windows can be measured, or the critic has too few patients.
+        OutputError: The file cannot be written.
+    """
+    found = measured(real, stage("measure real clips"))
+    if len(found.values) < LEAST:
+        raise DataError(
+            f"{len(found.values)} real windows could be measured ({found.left_out} not); {LEAST} are needed.",
+            "Give more clips, or raise --windows-per-clip.",
+        )
+    limits = np.quantile(found.values, [config.low, config.high], axis=0)
+    critic: LinearCritic | None = None
+    about: CriticHeader | None = None
+    if generator is not None:
+        clips = Generated(real, generator, GenerateOptions(frames=real.rule.length), seed)
+        made = measured(clips, stage("make and measure clips"))
+        if not len(made.values):
+            raise DataError("No generated clip could be measured.", "Leave the critic out: --no-critic.")
+        interval = critic_interval(found.values, made.values, found.groups, made.groups, seed=seed)
+        both = np.concatenate([found.values, made.values])
+        critic = fit_critic(both, np.arange(len(both)) < len(found.values))
+        auc_low, auc_high = (None if math.isnan(x) else x for x in (interval.low, interval.high))
+        about = CriticHeader(
+            auc=interval.mean,
+            auc_low=auc_low,
+            auc_high=auc_high,
+            generated=len(made.values),
+            weights_sha256=generator.weights_sha256,
+        )
+    header = QualityHeader(
+        package_version=__version__,
+        name=config.name,
+        frames=real.rule.length,
+        interval_s=float(np.median([entry.interval_s for entry in real.entries])),
+        quantiles=(config.low, config.high),
+        windows=len(found.values),
+        groups=len(set(found.groups)),
+        ranges={name: Range(low=limits[0, k], high=limits[1, k]) for k, name in enumerate(MEASURED)},
+        critic=about,
+    )
+    save_reference(path, header, critic)
+    return header

@@ -1,0 +1,207 @@
+"""A privacy filter on the phantom: planted copies are found, other phantoms are not; and on real clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from typer.testing import CliRunner, Result
+
+from tests.cli.conftest import one_line_error
+from tests.factories import small_weights
+from us_i2v.cli.app import app
+from us_i2v.cli.privacy import COPIES
+from us_i2v.data.manifest import Sample, write_manifest
+from us_i2v.data.phantom.config import PhantomConfig, Scanner
+from us_i2v.data.phantom.simulate import simulate
+from us_i2v.data.writers import write_clip
+from us_i2v.errors import DataError, WeightsError
+from us_i2v.evaluation.planted import STRENGTHS, planted
+from us_i2v.evaluation.privacy import PrivacyResult, check_privacy
+from us_i2v.evaluation.privacy_clips import Queries
+from us_i2v.evaluation.privacy_report import document, markdown
+from us_i2v.latents_file import save_latent
+from us_i2v.pipeline import ImageToVideo
+from us_i2v.privacy import FILTER, REFERENCE, load_filter
+from us_i2v.seeding import numpy_generator
+from us_i2v.training.privacy import PrivacyTraining, fit_privacy
+from us_i2v.training.report import Silent
+from us_i2v.types import Frames
+
+SIDE, LENGTH = 64, 16
+TRAIN, HELD, OTHERS, COPIED = 8, 16, 8, 4
+PHANTOM = PhantomConfig(size=(SIDE, SIDE), n_frames=1, depth_mm=20, scanner=Scanner(looks=1, scatterers_per_mm3=12))
+"""Shallow and sparse: quick to simulate."""
+FAST = PrivacyTraining.parse(
+    {"optimiser": {"steps": 60, "batch_size": 8, "warmup": 5, "validate_every": 30}, "clips": {"drop_repeats": False}}
+)
+
+
+def phantom_clip(seed: int) -> Frames:
+    """One phantom, swaying: simulating every frame would take minutes."""
+    picture = simulate(PHANTOM, seed).frames[0].astype(float)
+    rng = numpy_generator(seed, "sway")
+    way = np.sin(np.arange(LENGTH) * rng.uniform(0.2, 0.6))[:, None] * rng.uniform(-3, 3, 2)
+    return np.stack([ndimage.shift(picture, by, order=1, mode="nearest") for by in way]).round().astype(np.uint8)
+
+
+class Phantoms:
+    """A data set with stated splits, its filter, and clips to check."""
+
+    def __init__(self, root: Path) -> None:
+        self.data, self.run, self.weights = root / "data", root / "run", small_weights(root / "w.safetensors")
+        self.clips = [phantom_clip(seed) for seed in range(TRAIN + HELD + OTHERS)]
+        splits = ["train"] * TRAIN + ["val"] * HELD + ["test"] * OTHERS
+        samples = []
+        for number, (frames, split) in enumerate(zip(self.clips, splits, strict=True)):
+            path = write_clip(self.data / f"c{number:02d}.npz", frames, 20.0)
+            samples.append(Sample(Path(path), "clip", None, f"p{number}", split, (), 20.0))
+        write_manifest(self.data / "manifest.csv", samples)
+        self.fit()
+
+    def fit(self, **options: bool) -> None:
+        fit_privacy([self.data], self.weights, self.run, FAST, reporter=Silent(), device="cpu", **options)
+
+    def write(self, folder: Path, clips: dict[str, Frames]) -> Path:
+        for name, frames in clips.items():
+            write_clip(folder / name, frames, 20.0)
+        return folder
+
+    def check(self, *paths: Path, **more: object) -> PrivacyResult:
+        return check_privacy(Queries(paths), self.run, self.weights, device="cpu", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Phantoms:
+    torch.set_num_threads(1)
+    return Phantoms(tmp_path_factory.mktemp("privacy"))
+
+
+def test_planted_copies_are_found_and_independents_are_not(phantoms: Phantoms, tmp_path: Path) -> None:
+    rng = numpy_generator(0, "planted")
+    copies = {f"copy{k}.mp4": planted(phantoms.clips[k], STRENGTHS["medium"], rng) for k in range(COPIED)}
+    others = {f"other{k}.mp4": phantoms.clips[TRAIN + HELD + k] for k in range(OTHERS)}
+    result = phantoms.check(phantoms.write(tmp_path / "clips", copies | others))
+    by_name = {clip.name: clip for clip in result.clips}
+    for k in range(COPIED):
+        matches = by_name[f"copy{k}.mp4"].matches
+        for measure in ("siamese", "correlation"):
+            assert matches[measure].copy, (k, measure, matches[measure])
+            assert matches[measure].clip == f"c{k:02d}.npz"
+    # The search for near-copies looks at pictures whose hashes are close, and misses some.
+    assert sum(by_name[f"copy{k}.mp4"].seed is not None for k in range(COPIED)) >= COPIED - 1
+    for measure in ("siamese", "correlation"):
+        wrong = [k for k in range(OTHERS) if by_name[f"other{k}.mp4"].matches[measure].copy]
+        assert len(wrong) <= 2, (measure, wrong)
+        highest = max(by_name[f"other{k}.mp4"].matches[measure].similarity for k in range(OTHERS))
+        lowest = min(by_name[f"copy{k}.mp4"].matches[measure].similarity for k in range(COPIED))
+        assert highest < lowest, measure
+    assert not any(by_name[f"other{k}.mp4"].seed for k in range(OTHERS))
+    assert result.counts["correlation"].share.n == COPIED + OTHERS
+    assert result.largest_share >= COPIED / (COPIED + OTHERS)
+
+
+def test_exact_copy_has_its_latent_too(phantoms: Phantoms, tmp_path: Path) -> None:
+    result = phantoms.check(phantoms.write(tmp_path / "clips", {"copy.npz": phantoms.clips[2]}))
+    (clip,) = result.clips
+    assert clip.matches["latent"].similarity > 0.999
+    assert {match.clip for match in clip.matches.values()} == {"c02.npz"}
+    assert clip.seed is not None
+    assert clip.seed.similarity == 1
+    held = load_filter(phantoms.run).held["latent"]
+    assert clip.matches["latent"].as_high == 1 / (1 + len(held))
+
+
+def test_thresholds_come_from_held_out_groups(phantoms: Phantoms) -> None:
+    held = load_filter(phantoms.run)
+    for measure, limit in held.header.thresholds.items():
+        assert limit.groups == HELD
+        assert held.held[measure].max().item() == pytest.approx(limit.value), measure  # fewer than 19
+    assert held.header.held_auc is not None
+    assert held.header.held_auc > 0.9
+
+
+def test_stopped_fit_goes_on_to_the_same_filter(phantoms: Phantoms) -> None:
+    path = phantoms.run / FILTER
+    before = path.read_bytes()
+    path.unlink()
+    phantoms.fit(resume=True)
+    assert path.read_bytes() == before
+
+
+def test_training_data_can_be_read_again(phantoms: Phantoms, tmp_path: Path) -> None:
+    folder = phantoms.write(tmp_path / "clips", {"copy.npz": phantoms.clips[1]})
+    kept, read = phantoms.check(folder), phantoms.check(folder, train=[phantoms.data])
+    assert read.notes[0].startswith(f"{TRAIN} of {TRAIN + HELD + OTHERS} clips of --train are among the {TRAIN}")
+    for measure, match in kept.clips[0].matches.items():
+        assert read.clips[0].matches[measure].similarity == pytest.approx(match.similarity, abs=2e-3)
+
+
+def test_report_names_the_pairs(phantoms: Phantoms, tmp_path: Path) -> None:
+    result = phantoms.check(phantoms.write(tmp_path / "clips", {"copy.npz": phantoms.clips[1]}))
+    text = "\n".join(markdown(result))
+    assert "| copy.npz | siamese | c01.npz | p1 |" in text
+    found = json.loads(json.dumps(document(result), allow_nan=False))
+    assert found["counts"]["siamese"]["copies"] == 1
+    assert found["clips"][0]["matches"]["correlation"]["group"] == "p1"
+
+
+def test_damaged_or_foreign_files_are_refused(phantoms: Phantoms, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no privacy filter"):
+        load_filter(phantoms.weights)
+    (tmp_path / FILTER).write_bytes((phantoms.run / FILTER).read_bytes())
+    with pytest.raises(WeightsError, match="is missing"):
+        check_privacy(Queries([phantoms.data]), tmp_path, phantoms.weights)
+    (tmp_path / REFERENCE).write_bytes((phantoms.run / FILTER).read_bytes())
+    with pytest.raises(WeightsError, match="not the training set"):
+        check_privacy(Queries([phantoms.data]), tmp_path, phantoms.weights)
+    other = small_weights(tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(WeightsError, match="another first stage"):
+        check_privacy(Queries([phantoms.data]), phantoms.run, other)
+
+
+def run_line(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_command_fails_above_a_share(phantoms: Phantoms, tmp_path: Path) -> None:
+    folder = phantoms.write(tmp_path / "clips", {"copy.npz": phantoms.clips[1]})
+    line = ("privacy", "check", folder, "--privacy", phantoms.run, "--weights", phantoms.weights, "--device", "cpu")
+    report = tmp_path / "report.md"
+    done = run_line(*line, "-o", report)
+    assert done.exit_code == 0, done.output
+    assert "| siamese | 1 | 1 | 1.000 [0.207, 1.000], 1 groups | 1 |" in done.stdout
+    assert "c01.npz" in report.read_text()
+    assert json.loads(report.with_suffix(".json").read_text())["clips"][0]["name"] == "copy.npz"
+    assert run_line(*line, "--fail-above", "0.5").exit_code == COPIES
+    assert run_line(*line, "--fail-above", "1").exit_code == 0
+
+
+def test_latents_and_samples_are_checked(phantoms: Phantoms, tmp_path: Path) -> None:
+    model = ImageToVideo.from_pretrained(phantoms.weights, "cpu", 1)
+    latent = model.encode(phantoms.clips[3])
+    path = tmp_path / "latent.safetensors"
+    save_latent(path, latent[None], space=model.latent_space, weights_sha256="ab" * 32, frames=LENGTH, fps=20.0)
+    folder = phantoms.write(tmp_path / "clips", {"copy.npz": phantoms.clips[1]})
+    result = check_privacy(Queries([folder], [path], samples=2), phantoms.run, phantoms.weights, device="cpu")
+    drawn, again, saved = result.clips
+    assert [drawn.name, again.name, saved.name] == ["copy.npz#1", "copy.npz#2", "latent.safetensors"]
+    assert drawn.seed is not None
+    assert drawn.matches["siamese"].clip == "c01.npz"
+    assert set(saved.matches) == {"latent"}
+    assert saved.matches["latent"].clip == "c03.npz"
+    assert saved.matches["latent"].similarity > 0.999
+    assert result.seeds is not None
+    assert result.seeds.share.n == 2
+
+
+def test_unusable_input_is_one_line(phantoms: Phantoms, tmp_path: Path) -> None:
+    line = ("privacy", "check", "--privacy", phantoms.run, "--weights", phantoms.weights)
+    assert "nothing to check" in one_line_error(run_line(*line))
+    assert "does not exist" in one_line_error(run_line(*line, tmp_path / "none"))
+    with pytest.raises(DataError, match="1 training groups and 0 held-out clips"):
+        fit_privacy([phantoms.data / "c00.npz"], phantoms.weights, tmp_path / "run", FAST, reporter=Silent())
