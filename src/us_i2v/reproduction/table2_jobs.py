@@ -30,6 +30,7 @@ from us_i2v.reproduction.table2_settings import MAKERS, classifier_training, gen
 from us_i2v.training.classifier import train_classifier
 from us_i2v.training.classifier_data import Sources
 from us_i2v.training.loop import CHECKPOINT
+from us_i2v.training.state import checkpoint_step
 from us_i2v.weights import load_weights
 
 if TYPE_CHECKING:
@@ -251,13 +252,14 @@ def _classify(cell: Cell, shop: Workshop) -> dict[str, Any]:
 
 
 def _finish(train: Callable[[], None], steps: dict[Path, int]) -> None:
-    """Train, and train runs again that a kill caught between their last checkpoint and their weights."""
+    """Train what is missing of some runs; begin anew with one that a kill caught after its last checkpoint.
+
+    Resumed, it would have no step left, and not write its weights.
+    """
+    for run, count in steps.items():
+        if not finished(run, count) and checkpoint_step(run / CHECKPOINT) == count:
+            shutil.rmtree(run)
     train()
-    torn = [run for run, count in steps.items() if not finished(run, count)]
-    for run in torn:
-        shutil.rmtree(run)
-    if torn:
-        train()
     for run in steps:
         (run / CHECKPOINT).unlink(missing_ok=True)
 

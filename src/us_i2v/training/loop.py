@@ -223,9 +223,10 @@ def _epoch(
 ) -> None:
     measured = task.validate(ema.module, step)
     row = {"step": step, "loss": loss, **values, **{f"val_{k}": v for k, v in measured.items()}}
+    task.export(ema.module)
+    # After the weights, so that a step in the log is in the weights as well, whenever a run is killed.
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-    task.export(ema.module)
     text = ", ".join(f"{k} {v:.4g}" for k, v in measured.items())
     reporter.message(f"step {step}: {text}" if text else f"step {step}: saved")
 
