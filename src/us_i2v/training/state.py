@@ -85,6 +85,12 @@ def load_checkpoint(
     return step
 
 
+def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the averaged weights in a checkpoint, by the module's own names; raises `WeightsError`."""
+    _, tensors = read_tensors(path)
+    return {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+
+
 def checkpoint_step(path: Path) -> int | None:
     """Return the step that a checkpoint was written after, without its tensors; None if it is not there or damaged."""
     try:
