@@ -226,7 +226,7 @@ def quick_settings() -> dict[str, Any]:
         name: {stage: stages[stage] for stage in ("autoencoder", own)} for name, own in second.items()
     }
     changes["classifier"] = {
-        "optimiser": {"batch_size": 4, "validate_every": 20, "warmup": 5},
+        "optimiser": {"batch_size": 4, "validate_every": 12, "warmup": 5},
         "clips": {"stride": None},
     }
     return {
@@ -234,7 +234,7 @@ def quick_settings() -> dict[str, Any]:
         "changes": changes,
         "seeds": [0, 1],
         "generator_steps": 10,
-        "steps": 20,
+        "steps": 12,
         "size": 64,
         "windows": 2,
     }

@@ -118,10 +118,14 @@ def _full(table: Table2) -> list[str]:
         lines.append(f"{first} | {clips} | {len(row.seeds)} of {row.wanted} | {' | '.join(cells)} |")
     tested = [value for row in table.rows for value in list(row.values.values())[:1]]
     if tested:
-        low, high = min(v.n for v in tested), max(v.n for v in tested)
-        patients = f"{min(v.groups for v in tested)} to {max(v.groups for v in tested)}"
-        lines += ["", f"Tested on {low} to {high} videos of {patients} patients."]
+        videos, patients = _range([v.n for v in tested]), _range([v.groups for v in tested])
+        lines += ["", f"Tested on {videos} videos of {patients} patients."]
     return lines
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _value(row: Row, name: str) -> str:
