@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,15 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tests.cli.conftest import one_line_error
-from tests.factories import small_weights
+from tests.factories import SMALL_AUTOENCODER, small_weights
+from tests.training.conftest import write_clip
 from us_i2v.cli.app import app
 from us_i2v.errors import OutputError, WeightsError
 from us_i2v.hub import fetch_weights, is_hub_name, model_card
 from us_i2v.metrics.publishers import sha256_of
+from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.pipeline import ImageToVideo
+from us_i2v.training.autoencoder import AutoencoderTraining, initial_state
 from us_i2v.weights import load_weights
 
 COMMIT = "c0ffee" + "0" * 34
@@ -190,6 +194,43 @@ def test_push_writes_weights_and_card_in_one_commit(hub: Hub, tmp_path: Path) ->
     assert card == model_card(load_weights(path).header, sha256_of(path), REPO, "cc-by-4.0")
     with pytest.raises(OutputError, match="no name on the hub"):
         model.push_to_hub("just-a-name")
+
+
+def test_push_on_the_command_line(hub: Hub, tmp_path: Path) -> None:
+    path = small_weights(tmp_path / "run" / "weights.safetensors")
+    line = ["push-to-hub", str(path.parent), REPO]
+    result = CliRunner().invoke(app, [*line, "--license", "mit", "--public"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{REPO}: published at commit {COMMIT}\n"
+    assert hub.asked == [("create", REPO, False, True)]
+    assert hub.commits[0]["weights.safetensors"] == path.read_bytes()
+    assert "license: mit" in hub.commits[0]["README.md"].decode()
+    assert CliRunner().invoke(app, line).exit_code == 0
+    assert hub.asked[1] == ("create", REPO, True, True)
+    assert "do not exist" in one_line_error(CliRunner().invoke(app, ["push-to-hub", "nowhere.safetensors", REPO]))
+    assert "no name on the hub" in one_line_error(CliRunner().invoke(app, [*line[:2], "name"]))
+    assert len(hub.commits) == 2
+
+
+def test_evaluate_takes_a_name(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    write_clip(tmp_path / "real" / "a.npz", seed=0, frames=16)
+    line = ["evaluate", str(tmp_path / "real"), REPO, "--metrics", "motion", "--samples", "0", "--stride", "1"]
+    result = CliRunner().invoke(app, [*line, "--size", "48", "--device", "cpu", "-o", str(tmp_path / "r.json")])
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((tmp_path / "r.json").read_text())["settings"]
+    assert (settings["fake"], settings["weights_sha256"]) == (REPO, hub.etag)
+
+
+def test_trainings_start_from_a_name(hub: Hub) -> None:
+    config = AutoencoderTraining.model_validate({"model": SMALL_AUTOENCODER, "init": f"{REPO}@v2"})
+    torch.manual_seed(5)
+    fresh = Autoencoder(SMALL_AUTOENCODER)
+    expected = load_weights(hub.folder / "weights.safetensors").autoencoder().state_dict()
+    assert not all(torch.equal(fresh.state_dict()[name], value) for name, value in expected.items())
+    found = initial_state(config, fresh)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert hub.asked[-1] == (REPO, "weights.safetensors", COMMIT, False)
 
 
 def test_pickles_convert_at_arms_length(tmp_path: Path) -> None:

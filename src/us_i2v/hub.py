@@ -92,13 +92,19 @@ def fetch_weights(name: str, *, revision: str | None = None, sha256: str | None 
     return Fetched(path, repo, commit, digest)
 
 
+def local_weights(name: str) -> Path:
+    """Return where weights lie here: a path as it is, a name on the hub after fetching; see `fetch_weights`."""
+    return fetch_weights(name).path if is_hub_name(name) else Path(name)
+
+
 def push_weights(
     path: Path, repo: str, *, private: bool = True, license_: str = "other", revision: str = "main"
 ) -> str:
     """Publish a weights file and its model card in one commit.
 
     Args:
-        path: A weights file of us-i2v; it is read and checked first. Its header names the training groups.
+        path: A weights file of us-i2v, or a run folder; it is read and checked first. Its header names the training
+            groups.
         repo: "org/name"; made if it does not exist.
         private: Whether a new repository is private.
         license_: Licence of the weights, as the hub writes it.
@@ -118,6 +124,7 @@ def push_weights(
         raise OutputError(f"'{repo}' is no name on the hub.", "Write ORG/NAME.")
     if constants.HF_HUB_OFFLINE:
         raise OutputError(f"Cannot publish '{repo}': the hub is offline (HF_HUB_OFFLINE).", "Unset it.")
+    path = path / FILE if path.is_dir() else path
     weights = load_weights(path)
     text = model_card(weights.header, weights.sha256, repo, license_)
     files = [CommitOperationAdd(FILE, str(path)), CommitOperationAdd(CARD, text.encode())]

@@ -22,6 +22,7 @@ from us_i2v.cli import (
     phantom,
     prepare,
     privacy,
+    push_to_hub,
     quality,
     reproduce,
     train_ae,
@@ -91,6 +92,7 @@ app.command("prepare")(prepare.command)
 app.command("inspect")(inspect.command)
 app.command("deidentify")(deidentify.command)
 app.command("convert")(convert.command)
+app.command("push-to-hub")(push_to_hub.command)
 app.command("devices")(devices.command)
 
 

@@ -31,7 +31,7 @@ def command(
         typer.Argument(
             metavar="FAKE",
             help="Clips to judge: a folder, manifest.csv or clip. Or what makes them, one for each real clip's first "
-            "frame: a weights file, a run folder, or the word 'bundled'.",
+            "frame: a weights file, a run folder, ORG/NAME on the hub, or the word 'bundled'.",
         ),
     ],
     output: Annotated[
@@ -96,6 +96,7 @@ def command(
     from us_i2v.evaluation.plot import check_plot, write_plot
     from us_i2v.evaluation.report import Result, table, write_json
     from us_i2v.evaluation.spread import joined, measure_shared
+    from us_i2v.hub import is_hub_name
     from us_i2v.pipeline import CPU_THREADS
     from us_i2v.ranks import Ranks
 
@@ -116,7 +117,7 @@ def command(
     where = choose_device(device)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     wanted, left_out = choose(names, metric_weights, lpips, length, where)
-    makes = fake == BUNDLED or is_weights(Path(fake))
+    makes = fake == BUNDLED or is_weights(Path(fake)) or is_hub_name(fake)
     if not makes:
         list_samples([Path(fake)])
     model = None if not makes else open_generator(fake, device, threads or CPU_THREADS, speckle)

@@ -32,6 +32,7 @@ def command(
     from us_i2v.cli.progress import training_reporter
     from us_i2v.cli.training import use_threads
     from us_i2v.config import merge, parse_override
+    from us_i2v.hub import local_weights
     from us_i2v.training.finetune import FinetuneConfig, finetune
 
     values: dict[str, object] = {"minutes": minutes}
@@ -41,7 +42,7 @@ def command(
     use_threads(threads)
     path = finetune(
         data,
-        None if weights is None else Path(weights),
+        None if weights is None else local_weights(weights),
         output,
         config,
         metric_weights=metric_weights,

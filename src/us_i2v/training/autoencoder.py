@@ -26,6 +26,7 @@ from us_i2v.config import Config
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, Window, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError
+from us_i2v.hub import local_weights
 from us_i2v.metrics.lpips import LPIPS
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.motion import Motion, deterministic_frames
@@ -71,7 +72,9 @@ class AutoencoderTraining(Config):
     loss: AutoencoderLoss = AutoencoderLoss()
     adversarial: AdversarialLoss = AdversarialLoss()
     source_weights: dict[str, float] = Field({}, description="Relative share by data folder's name.")
-    init: str = Field("", description="Weights file or run folder to start from; empty: random weights.")
+    init: str = Field(
+        "", description="Weights file, run folder or ORG/NAME on the hub to start from; empty: random weights."
+    )
     freeze_encoder: bool = Field(False, description="Train the decoder only, so that latents stay what they are.")
     notes: str = Field("", description="Kept in the weights: data, licences.")
 
@@ -161,7 +164,7 @@ def initial_state(config: AutoencoderTraining, fresh: Autoencoder) -> dict[str, 
     Raises:
         ConfigError: The auto-encoder that they belong to is of another shape.
     """
-    weights = load_weights(config.init)
+    weights = load_weights(local_weights(config.init))
     known = weights.header.autoencoder
     if known not in (config.model, config.model.model_copy(update={"speckle_map": False})):
         raise ConfigError(f"'{config.init}' holds an auto-encoder of another shape.", "Use the settings that it had.")

@@ -20,6 +20,7 @@ from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.sampling import sample
 from us_i2v.diffusion.shortcut import Shortcut, shortcut_loss
 from us_i2v.errors import ConfigError
+from us_i2v.hub import local_weights
 from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig, build_denoiser
 from us_i2v.options import GenerateOptions, SamplingPlan, choose_sampler
 from us_i2v.seeding import derive_seed, per_sample_noise
@@ -43,7 +44,9 @@ class DenoiserTraining(LatentTraining):
     optimiser: OptimiserConfig = OptimiserConfig(batch_size=16, learning_rate=2e-4, ema=0.9995)
     labels: bool = Field(False, description="Give the class label as a condition.")
     sample_steps: int = Field(20, ge=1, description="Steps of the samples shown while training.")
-    init: str = Field("", description="Weights file or run folder whose denoiser is trained on; empty: random weights.")
+    init: str = Field(
+        "", description="Weights file, run folder or ORG/NAME whose denoiser is trained on; empty: random weights."
+    )
 
     later: ClassVar[tuple[str, ...]] = (*LatentTraining.later, "init")
 
@@ -146,7 +149,7 @@ class DenoiserTask:
         model = config.model.model_copy(update=shape)
         self.config = config = config.model_copy(update={"model": model})
         self.device = device
-        start = load_weights(config.init) if config.init else None
+        start = load_weights(local_weights(config.init)) if config.init else None
         if start is not None:
             weights = _descended(weights, start)
         self.measured = model.pressure or model.slide
