@@ -26,7 +26,13 @@ NOT_STATED = "not stated"
 _LARGEST = 1 << 24
 
 
-def card(rows: Sequence[Mapping[str, str]], settings: AugmentSettings, skipped: int, results: str = "") -> str:
+def card(
+    rows: Sequence[Mapping[str, str]],
+    settings: AugmentSettings,
+    skipped: int,
+    results: str = "",
+    rejected: int | None = None,
+) -> str:
     """Return the card's text.
 
     Args:
@@ -34,6 +40,7 @@ def card(rows: Sequence[Mapping[str, str]], settings: AugmentSettings, skipped: 
         settings: What the folder is pinned to.
         skipped: Stills that could not be read.
         results: Lines about metrics, see `measured`.
+        rejected: Clips that were made and rejected for their quality; None if none were judged.
     """
     labels = sorted({row["label"] for row in rows})
     values = flatten(settings.model_dump(mode="json"))
@@ -57,6 +64,7 @@ def card(rows: Sequence[Mapping[str, str]], settings: AugmentSettings, skipped: 
         f"| groups (patients) | {len({row['group'] for row in rows})} |",
         f"| clips with masks | {sum(bool(row['mask']) for row in rows)} |",
         f"| stills that could not be read | {skipped} |",
+        *([] if rejected is None else [f"| clips rejected for their quality, see `quality.csv` | {rejected} |"]),
         *(f"| split: {_cell(name)} | {splits[name]} |" for name in sorted(splits)),
         f"| source of the stills | {_cell(settings.source or NOT_STATED)} |",
         f"| licence | {_cell(settings.license or NOT_STATED + '; that of the stills and of the weights bind')} |",

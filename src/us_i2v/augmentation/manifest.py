@@ -4,6 +4,9 @@
 label, group, split, mask, fps); the other columns say where each clip comes from. Both are made from the plan and
 from what lies in the folder, never appended to, so they need no bookkeeping while clips are made.
 
+Where clips are chosen by quality (`selection`), the manifests list those that stay, with their score in the column
+`quality`, once the decision is taken.
+
 A shard writes `manifest-i-of-n.csv` for itself. The shard that finds every planned clip in place, or listed
 as unreadable, writes `manifest.csv` and the card as well; so the last one does, whatever the order.
 """
@@ -18,6 +21,8 @@ from pathlib import Path
 from us_i2v.augmentation.card import CARD_NAME, RESULTS_NAME, card, measured
 from us_i2v.augmentation.outputs import write_text
 from us_i2v.augmentation.planning import Job, Shard
+from us_i2v.augmentation.selection import Row, settle
+from us_i2v.augmentation.selection import rows as decided_rows
 from us_i2v.augmentation.settings import AugmentSettings
 
 COLUMNS = (
@@ -63,17 +68,36 @@ def write_manifests(
         write_text(listing, "".join(lines), staging)
     else:
         listing.unlink(missing_ok=True)
-    rows = _rows(out, shard.select(jobs), common)
-    skipped = set(unreadable)
+    skipped, quality = set(unreadable), settings.quality
+    decided = {} if quality is None else decided_rows(out)
     if shard.count > 1:
-        write_text(out / f"manifest{shard.suffix}.csv", _csv(rows), staging)
+        _write_part(out, jobs, shard, common, decided, staging)
         skipped = _skipped(out, shard.count)
-        if not all(job.source.name in skipped or (out / job.output).exists() for job in jobs):
+        done = (job.source.name in skipped or str(job.output) in decided or (out / job.output).exists() for job in jobs)
+        if not all(done):
             return
-        rows = _rows(out, jobs, common)
+    if quality is not None:
+        decided = settle(out, jobs, quality, staging)
+        for index in range(1, shard.count + 1) if shard.count > 1 else ():
+            _write_part(out, jobs, Shard(index, shard.count), common, decided, staging)
+    rows = _rows(out, jobs, common, decided)
     # The card goes first: where the manifest lies, the card does too.
-    write_text(out / CARD_NAME, card(rows, settings, len(skipped), measured(out / RESULTS_NAME)), staging)
+    rejected = None if quality is None else sum(not row.kept for row in decided.values())
+    text = card(rows, settings, len(skipped), measured(out / RESULTS_NAME), rejected)
+    write_text(out / CARD_NAME, text, staging)
     write_text(out / "manifest.csv", _csv(rows), staging)
+
+
+def _write_part(
+    out: Path,
+    jobs: Sequence[Job],
+    shard: Shard,
+    common: Mapping[str, str],
+    decided: Mapping[str, Row],
+    staging: Path,
+) -> None:
+    rows = _rows(out, shard.select(jobs), common, decided)
+    write_text(out / f"manifest{shard.suffix}.csv", _csv(rows), staging)
 
 
 def _skipped(out: Path, shards: int) -> set[str]:
@@ -85,11 +109,14 @@ def _skipped(out: Path, shards: int) -> set[str]:
     return skipped
 
 
-def _rows(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return a row for every clip that is there."""
+def _rows(
+    out: Path, jobs: Sequence[Job], common: Mapping[str, str], decided: Mapping[str, Row]
+) -> list[dict[str, str]]:
+    """Return a row for every clip that is there and, where a decision was taken, stays."""
     rows = []
     for job in jobs:
-        if not (out / job.output).exists():
+        row = decided.get(str(job.output))
+        if not (out / job.output).exists() or (row is not None and not row.kept):
             continue
         rows.append(
             {
@@ -102,6 +129,7 @@ def _rows(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> list[dic
                 "mask": str(job.mask_output or ""),
                 "seed": str(job.seed),
                 **common,
+                **({} if row is None else {"quality": row.quality}),
             }
         )
     return rows
@@ -109,7 +137,8 @@ def _rows(out: Path, jobs: Sequence[Job], common: Mapping[str, str]) -> list[dic
 
 def _csv(rows: Sequence[Mapping[str, str]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, "quality") if any("quality" in row for row in rows) else COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from us_i2v import __version__
 from us_i2v.augmentation.outputs import check_folder_writable, write_text
+from us_i2v.augmentation.selection import QualitySelection
 from us_i2v.config import Config, flatten, read_mapping
 from us_i2v.data.dicom.detect import Regions
 from us_i2v.errors import ConfigError, OutputError
@@ -44,7 +45,9 @@ class AugmentSettings(Config):
     license: str = Field(default="", max_length=200, description="Licence of the clips, for their card.")
     source: str = Field(default="", max_length=500, description="Where the stills come from, for the card.")
 
-    later: ClassVar[tuple[str, ...]] = ("region", "precision", "own_label", "license", "source")
+    quality: QualitySelection | None = Field(default=None, description="Which clips stay; None: all.")
+
+    later: ClassVar[tuple[str, ...]] = ("region", "precision", "own_label", "license", "source", "quality")
 
     def sha256(self) -> str:
         """Return the hash of the settings file's text."""

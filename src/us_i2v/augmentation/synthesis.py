@@ -14,6 +14,7 @@ from us_i2v.augmentation.engines import Engine, Serial
 from us_i2v.augmentation.manifest import write_manifests
 from us_i2v.augmentation.outputs import make_folder
 from us_i2v.augmentation.planning import Job, Shard
+from us_i2v.augmentation.selection import QUALITY_NAME, clear_scores
 from us_i2v.augmentation.settings import AugmentSettings, check_settings, pin_settings
 from us_i2v.augmentation.work import (
     Generator,
@@ -24,7 +25,9 @@ from us_i2v.augmentation.work import (
     remove_left_over,
     staging_folder,
 )
+from us_i2v.errors import ConfigError
 from us_i2v.provenance import Provenance
+from us_i2v.quality import QualityReference
 
 __all__ = ["Generator", "Outcome", "Progress", "options_for", "synthesise"]
 
@@ -41,8 +44,9 @@ def synthesise(
     labels: Sequence[str] = (),
     record: Provenance | None = None,
     engine: Engine | None = None,
+    judge: QualityReference | None = None,
 ) -> Outcome:
-    """Make all clips of a shard that are not there yet, then the manifest.
+    """Make all clips of a shard that are not there yet, choose those that stay, and write the manifest.
 
     Args:
         generator: Makes the clips, one a call, so that a clip does not depend on its neighbours.
@@ -55,16 +59,21 @@ def synthesise(
         labels: Classes that the weights know; a still of one of them is conditioned on it.
         record: What the clips' records have in common; None leaves what only the weights know out of them.
         engine: Who does the jobs; None: this process.
+        judge: What `settings.quality` refers to; needed where that is given.
 
     Returns:
         What was done: by all processes, or, on a rank that writes no manifest, by this one. Stills or masks that
         cannot be read are skipped and listed; nothing else is.
 
     Raises:
-        ConfigError: the folder was made with other settings.
+        ConfigError: the folder was made with other settings, or clips cannot be judged by `judge`.
         OutputError: something cannot be written, or other processes of the engine failed.
     """
     chosen = engine or Serial()
+    if (settings.quality is None) != (judge is None):
+        raise ConfigError("A selection by quality needs a reference, and the other way round.", "Give both or none.")
+    if judge is not None:
+        judge.check(settings.options.frames, fps)
     check_settings(out, settings)
     make_folder(out)
     shared = record or Provenance(
@@ -76,7 +85,8 @@ def synthesise(
     )
     with staging_folder(out, shard, chosen.worker) as staging:
         pin_settings(out, settings, staging)
-        outcome = chosen.run(generator, Work(out, settings, tuple(labels), shared), jobs, shard, staging, progress)
+        work = Work(out, settings, tuple(labels), shared, judge)
+        outcome = chosen.run(generator, work, jobs, shard, staging, progress)
         if chosen.first:
             common = {
                 "weights_sha256": settings.weights_sha256,
@@ -85,5 +95,7 @@ def synthesise(
                 "settings_sha256": settings.sha256(),
             }
             write_manifests(out, jobs, shard, outcome.unreadable, common, staging, settings)
+            if (out / QUALITY_NAME).exists():
+                clear_scores(out)
             remove_left_over(out, shard)
     return outcome

@@ -18,6 +18,7 @@ from typing import Protocol
 from us_i2v.augmentation.outputs import make_folder, write_result
 from us_i2v.augmentation.planning import Job, Shard
 from us_i2v.augmentation.records import recorded_options
+from us_i2v.augmentation.selection import is_rejected, write_score
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.data.masks import read_masks
 from us_i2v.data.stills import read_still
@@ -25,6 +26,7 @@ from us_i2v.errors import InputError
 from us_i2v.options import CONTROLS
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
 from us_i2v.provenance import Provenance
+from us_i2v.quality import QualityReference, score
 from us_i2v.types import Image, Mask
 
 Progress = Callable[[int, int, str], None]
@@ -77,16 +79,18 @@ class Work:
         settings: What the folder is pinned to.
         labels: Classes that the weights know; a still of one of them is conditioned on it.
         record: What the clips' records have in common.
+        judge: What clips are scored by, if a selection follows.
     """
 
     out: Path
     settings: AugmentSettings
     labels: tuple[str, ...]
     record: Provenance
+    judge: QualityReference | None = None
 
     def done(self, job: Job) -> bool:
-        """Tell whether a job's clip lies in its place."""
-        return (self.out / job.output).exists()
+        """Tell whether a job's clip lies in its place, or was made and rejected."""
+        return (self.out / job.output).exists() or (self.judge is not None and is_rejected(self.out, job))
 
     def run(self, generator: Generator, jobs: Sequence[Job], staging: Path, progress: Progress) -> Outcome:
         """Do those jobs that are not done; stills or masks that cannot be read are skipped and listed.
@@ -137,6 +141,9 @@ class Work:
         asked = recorded_options(self._options(job), self.settings.size, self.settings.precision)
         own = {"still_sha256": job.source.sha256, "seed": job.seed, "options": asked}
         record = self.record.model_copy(update=own)
+        if self.judge is not None:
+            still = read_still(job.source.path, regions=self.settings.region)
+            write_score(self.out, job, score(clip.frames, still, self.judge), staging)
         write_result(clip, path, exact=self.settings.exact, staging=staging, record=record)
 
     def _options(self, job: Job) -> GenerateOptions:

@@ -56,6 +56,21 @@ def command(
     source: Annotated[
         str, typer.Option("--source", metavar="TEXT", help="Where the stills come from, for OUT/README.md.")
     ] = "",
+    keep_best: Annotated[
+        float | None,
+        typer.Option("--keep-best", metavar="P", help="Keep this share of each class's clips, 0 to 1, by quality."),
+    ] = None,
+    reject_below: Annotated[
+        float | None, typer.Option("--reject-below", metavar="S", help="Keep no clips of a quality below this, 0 to 1.")
+    ] = None,
+    quality: Annotated[
+        Path | None,
+        typer.Option(
+            "--quality",
+            metavar="FILE",
+            help="Reference of `us-i2v quality fit` for both. [default: built in, from open data]",
+        ),
+    ] = None,
     device: opt.Device = "auto",
     precision: opt.NetworkPrecision = "fp32",
     engine: Annotated[
@@ -75,12 +90,14 @@ def command(
 
     Run it again to continue after a stop; clips that are there are not made again. OUT/manifest.csv lists every
     clip with its still, seed and weights, OUT/README.md sums the data set up. Stills that cannot be read are
-    skipped and listed in OUT/unreadable.txt; the exit code is then 1.
+    skipped and listed in OUT/unreadable.txt; the exit code is then 1. With --keep-best, --reject-below or --quality
+    clips are scored, and implausible ones removed at the end; OUT/quality.csv says which and why.
     """
     from us_i2v.augmentation.engines import choose_engine
     from us_i2v.augmentation.outputs import clip_name
     from us_i2v.augmentation.planning import Shard, check_apart, collect_sources, plan_jobs, sources_sha256
     from us_i2v.augmentation.records import run_record
+    from us_i2v.augmentation.selection import chosen_by, summary
     from us_i2v.augmentation.settings import AugmentSettings, check_own_label
     from us_i2v.augmentation.synthesis import synthesise
     from us_i2v.cli.progress import counting
@@ -92,6 +109,7 @@ def command(
     root = data.parent if data.is_file() else data
     check_apart(root, out)
     computed_in = opt.parse_precision(precision)
+    selection, judge = chosen_by(keep_best, reject_below, quality)
     crew = choose_engine(engine, weights, device, workers, computed_in)
     options = opt.generate_options(
         frames=frames,
@@ -131,6 +149,7 @@ def command(
         options=options,
         weights_sha256=generator.weights_sha256,
         sources_sha256=sources_sha256(sources),
+        quality=selection,
     )
     rate = options.fps if options.fps is not None else 1 / generator.info.frame_interval_s
     known = generator.info.labels if own_label else ()
@@ -155,10 +174,13 @@ def command(
             labels=known,
             record=record,
             engine=crew,
+            judge=judge,
         )
     if not crew.first:
         return
     typer.echo(f"{out}: {outcome.made} clips made, {outcome.present} already there")
+    if judge is not None:
+        typer.echo(summary(out, judge))
     if outcome.unreadable:
         typer.echo(f"{len(outcome.unreadable)} stills could not be read and were skipped:", err=True)
         for name, why in sorted(outcome.unreadable.items()):

@@ -173,7 +173,7 @@ def _held_out(
                 "Without one fold's patients there are no real or no generated clips left to train on.",
                 "Add clips of other patients.",
             )
-        scores[judged] = fit_critic(x[~judged], is_real[~judged], penalty).scores(x[judged])
+        scores[judged] = _score(x[~judged], is_real[~judged], x[judged], penalty)
     return fold_of, scores
 
 
@@ -196,6 +196,11 @@ def fit_critic(train: Array, is_real: npt.NDArray[np.bool_], penalty: float = PE
         loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-7}
     )
     return LinearCritic(mean, scale, found.x[:-1], float(found.x[-1]))
+
+
+def _score(train: Array, is_real: npt.NDArray[np.bool_], judged: Array, penalty: float) -> Array:
+    """Fit on the training features; return the scores of the judged ones."""
+    return fit_critic(train, is_real, penalty).scores(judged)
 
 
 def _concordance(scores: Array, fold_of: Folds, reals: int) -> tuple[Array, Array]:
