@@ -155,7 +155,7 @@ class Denoiser(nn.Module):
         b = t.shape[0]
         label = conditions.label
         if label is None:
-            label = torch.full((b,), UNKNOWN_LABEL, device=t.device)
+            label = torch.full((b,), UNKNOWN_LABEL, dtype=torch.int64, device=t.device)
         parts = [
             self.label(label + 1),
             self.motion(conditions.motion, b),
