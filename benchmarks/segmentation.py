@@ -46,8 +46,10 @@ from us_i2v.data.atomic import write_bytes
 from us_i2v.data.phantom.dataset import write_phantom
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, UsI2VError
+from us_i2v.metrics.publishers import sha256_of
 from us_i2v.pipeline import ImageToVideo
 from us_i2v.types import Mask
+from us_i2v.weights import bundled_path
 
 QUICK: dict[str, Any] = {
     "sizes": [2, 0],
@@ -67,6 +69,7 @@ class Settings(Config):
 
     data: str = Field(description="Folder of stills.")
     weights: str = Field("", description="Generator's weights; empty: the bundled ones.")
+    weights_sha256: str = Field("", description="Their hash, so that no folder mixes clips of two.")
     sizes: tuple[int, ...] = Field((16, 64, 0), min_length=1, description="Training stills; 0: all.")
     seeds: int = Field(3, ge=1, description="Seeds 0 .. seeds - 1.")
     pictures: int = Field(16, ge=2, description="Pictures a still, itself included.")
@@ -304,6 +307,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         arguments.data = arguments.out / "phantom"
         write_phantom(arguments.data, videos_per_class=0, stills_per_class=5, size=48, seed=3)
     values["data"] = str(arguments.data)
+    file = arguments.weights or bundled_path()
+    file = file / "weights.safetensors" if file.is_dir() else file
+    values["weights_sha256"] = sha256_of(file)
     if arguments.weights is not None:
         values["weights"] = str(arguments.weights)
     for text in arguments.set:

@@ -102,6 +102,9 @@ def test_quick_run_writes_a_report_and_goes_on(
     assert json.loads((out / "segmentation.json").read_text())["sizes"][0]["seeds"] == [0]
     assert call(script, monkeypatch, *line, "--set", "steps=5") == 2
     assert "was begun with steps = 4" in capsys.readouterr().err
+    small_weights(weights, seed=1)
+    assert call(script, monkeypatch, *line) == 2
+    assert "was begun with weights_sha256" in capsys.readouterr().err
 
 
 def test_bad_lines_are_refused(
