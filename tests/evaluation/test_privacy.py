@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.conftest import one_line_error
 from tests.factories import small_weights
+from tests.metrics.real import lung_clips
 from us_i2v.cli.app import app
 from us_i2v.cli.privacy import COPIES
 from us_i2v.data.manifest import Sample, write_manifest
@@ -50,12 +51,12 @@ def phantom_clip(seed: int) -> Frames:
 
 
 class Phantoms:
-    """A data set with stated splits, its filter, and clips to check."""
+    """A data set with stated splits, of training, held-out and other clips, and its filter."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clips: list[Frames], parts: tuple[int, int, int]) -> None:
         self.data, self.run, self.weights = root / "data", root / "run", small_weights(root / "w.safetensors")
-        self.clips = [phantom_clip(seed) for seed in range(TRAIN + HELD + OTHERS)]
-        splits = ["train"] * TRAIN + ["val"] * HELD + ["test"] * OTHERS
+        self.clips = clips
+        splits = [name for name, count in zip(("train", "val", "test"), parts, strict=True) for _ in range(count)]
         samples = []
         for number, (frames, split) in enumerate(zip(self.clips, splits, strict=True)):
             path = write_clip(self.data / f"c{number:02d}.npz", frames, 20.0)
@@ -78,7 +79,8 @@ class Phantoms:
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Phantoms:
     torch.set_num_threads(1)
-    return Phantoms(tmp_path_factory.mktemp("privacy"))
+    clips = [phantom_clip(seed) for seed in range(TRAIN + HELD + OTHERS)]
+    return Phantoms(tmp_path_factory.mktemp("privacy"), clips, (TRAIN, HELD, OTHERS))
 
 
 def test_planted_copies_are_found_and_independents_are_not(phantoms: Phantoms, tmp_path: Path) -> None:
@@ -103,6 +105,30 @@ def test_planted_copies_are_found_and_independents_are_not(phantoms: Phantoms, t
     assert not any(by_name[f"other{k}.mp4"].seed for k in range(OTHERS))
     assert result.counts["correlation"].share.n == COPIED + OTHERS
     assert result.largest_share >= COPIED / (COPIED + OTHERS)
+
+
+def test_real_clips_recoded_are_found(shared_data: Path, tmp_path: Path) -> None:
+    """Eight training patients, eight held out, four that the filter never saw."""
+    lungs = Phantoms(tmp_path, lung_clips(shared_data, 20), (8, 8, 4))
+    rng = numpy_generator(0, "planted")
+    copies = {f"copy{k}.mp4": planted(lungs.clips[k], STRENGTHS["mild"], rng) for k in range(4)}
+    others = {f"other{k}.mp4": lungs.clips[16 + k] for k in range(4)}
+    result = lungs.check(lungs.write(tmp_path / "clips", copies | others))
+    by_name = {clip.name: clip for clip in result.clips}
+    for measure in ("siamese", "correlation"):
+        found = [by_name[f"copy{k}.mp4"].matches[measure] for k in range(4)]
+        assert [match.clip for match in found] == [f"c{k:02d}.npz" for k in range(4)]
+        assert all(match.copy for match in found), measure
+        assert sum(by_name[f"other{k}.mp4"].matches[measure].copy for k in range(4)) <= 1
+
+
+def test_windows_are_compared_in_parts_without_effect(phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = phantoms.check(phantoms.data)
+    monkeypatch.setattr("us_i2v.privacy.comparing._BATCH", 5)
+    for one, other in zip(whole.clips, phantoms.check(phantoms.data).clips, strict=True):
+        for measure, match in one.matches.items():
+            assert other.matches[measure].clip == match.clip
+            assert other.matches[measure].similarity == pytest.approx(match.similarity, abs=1e-5)
 
 
 def test_exact_copy_has_its_latent_too(phantoms: Phantoms, tmp_path: Path) -> None:

@@ -25,12 +25,10 @@ from us_i2v.errors import DataError, WeightsError
 from us_i2v.evaluation.privacy_clips import Queries, counted, query_windows, training_views
 from us_i2v.latents_file import latent_space
 from us_i2v.metrics.copies import share_as_high, share_interval
-from us_i2v.privacy import Comparer, PrivacyFilter, Views, load_filter, look, nearest
+from us_i2v.privacy import Comparer, PrivacyFilter, Views, load_filter, look
 from us_i2v.weights import load_weights
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from us_i2v.metrics.intervals import Interval
 
 
@@ -189,11 +187,8 @@ def check_privacy(
 def _checked(views: Views, comparer: Comparer, fitted: PrivacyFilter) -> list[Checked]:
     """Return what is found about each clip, in their order."""
     reference = comparer.reference
-    alike = comparer.similarities(views)
+    alike = comparer.nearest(views)
     seeds = _seed_matches(views, reference)
-    black = ~_pictured(views)
-    for name in ("siamese", "correlation"):
-        alike[name][black] = np.nan
     rows: dict[tuple[str, str], list[int]] = {}
     for index, key in enumerate(zip(views.clips, views.groups, strict=True)):
         rows.setdefault(key, []).append(index)
@@ -202,10 +197,10 @@ def _checked(views: Views, comparer: Comparer, fitted: PrivacyFilter) -> list[Ch
     for (name, group), own in rows.items():
         matches = {}
         for measure, limit in fitted.header.thresholds.items():
-            best, where = nearest(alike[measure][own])
+            best = alike[measure].similarity[own]
             if np.isfinite(best).any():
                 row = int(np.nanargmax(best))
-                value, place = float(best[row]), int(where[row])
+                value, place = float(best[row]), int(alike[measure].place[own[row]])
                 as_high = share_as_high(value, fitted.held[measure].numpy())
                 copy = value > limit.value
                 matches[measure] = Match(value, reference.clips[place], reference.groups[place], as_high, copy)
@@ -225,12 +220,6 @@ def _seed_matches(views: Views, reference: Views) -> dict[int, SeedMatch]:
         if pair.first not in found or found[pair.first].similarity < match.similarity:
             found[pair.first] = match
     return found
-
-
-def _pictured(views: Views) -> npt.NDArray[np.bool_]:
-    """Tell for each window whether it has pictures, (M,)."""
-    has: npt.NDArray[np.bool_] = (views.pictures > 0).flatten(1).any(1).numpy()
-    return has
 
 
 def _count(clips: Sequence[tuple[Checked, bool]]) -> Count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,12 +83,11 @@ def query_windows(
         yield from _drawn(queries, weights, header.size, device)
     else:
         for path in queries.clips:
-            samples = [(path.name, sample) for sample in _clips(path)]
-            stored = store_clips(samples, cache, header.size, header.clips)
-            named = [
-                replace(clip, name=_name(sample.path, path)) for clip, (_, sample) in zip(stored, samples, strict=True)
-            ]
-            yield from stored_windows(named, header.clips, header.n_frames, header.windows)
+            for sample in _clips(path):
+                with tempfile.TemporaryDirectory(dir=cache) as own:  # One clip at a time: there may be very many.
+                    (stored,) = store_clips([(path.name, sample)], Path(own), header.size, header.clips)
+                    named = replace(stored, name=_name(sample.path, path))
+                    yield from stored_windows([named], header.clips, header.n_frames, header.windows)
     for path in queries.latents:
         saved = load_latent(path, space=header.latent_space, shape=autoencoder.config.latent_shape)
         length = autoencoder.config.latent_shape[1]

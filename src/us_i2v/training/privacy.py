@@ -39,7 +39,6 @@ from us_i2v.privacy import (
     Threshold,
     load_reference,
     look,
-    nearest,
     save_filter,
     save_reference,
     stored_windows,
@@ -272,10 +271,10 @@ def _finish(
     known = reference.latents[reference.has_latent]
     centre = known.mean(0) if len(known) else torch.zeros(reference.latents.shape[1])
     views = seen(held, "held out")
-    alike = Comparer(network, centre, reference, device).similarities(views)
+    alike = Comparer(network, centre, reference, device).nearest(views)
     largest, thresholds = {}, {}
     for name in MEASURES:
-        best, _ = nearest(alike[name])
+        best = alike[name].similarity
         there = np.isfinite(best)
         if there.any():
             largest[name] = torch.from_numpy(best[there]).float()
