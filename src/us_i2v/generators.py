@@ -204,7 +204,7 @@ class LDDM(FirstStage):
         self.check(options)
         label = None
         if options.label is not None:
-            label = torch.full((b,), self.header.labels.index(options.label), device=self.device)
+            label = torch.full((b,), self.header.labels.index(options.label), dtype=torch.int64, device=self.device)
 
         def given(value: float | None) -> Tensor | None:
             return None if value is None else torch.full((b,), value, device=self.device)

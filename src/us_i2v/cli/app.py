@@ -16,6 +16,7 @@ from us_i2v.cli import (
     deidentify,
     devices,
     evaluate,
+    export_onnx,
     finetune,
     generate,
     inspect,
@@ -93,6 +94,7 @@ app.command("inspect")(inspect.command)
 app.command("deidentify")(deidentify.command)
 app.command("convert")(convert.command)
 app.command("push-to-hub")(push_to_hub.command)
+app.command("export-onnx")(export_onnx.command)
 app.command("devices")(devices.command)
 
 
