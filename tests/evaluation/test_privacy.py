@@ -231,3 +231,19 @@ def test_unusable_input_is_one_line(phantoms: Phantoms, tmp_path: Path) -> None:
     assert "does not exist" in one_line_error(run_line(*line, tmp_path / "none"))
     with pytest.raises(DataError, match="1 training groups and 0 held-out clips"):
         fit_privacy([phantoms.data / "c00.npz"], phantoms.weights, tmp_path / "run", FAST, reporter=Silent())
+
+
+def test_fit_command_writes_the_run_and_refuses_to_overwrite(phantoms: Phantoms, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("--set", "clips.drop_repeats=false", "--set", "network.embedding=16", "--set", "windows=1")
+    line = ("privacy", "fit", phantoms.data, "-o", run, "--weights", phantoms.weights, "--device", "cpu")
+    done = run_line(*line, *settings, "--steps", 2, "--batch-size", 4)
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in run.iterdir()}
+    assert names >= {FILTER, REFERENCE, "config.json", "checkpoint.safetensors", "metrics.jsonl"}
+    header = load_filter(run).header
+    assert (header.windows, header.network.embedding, header.clips.drop_repeats) == (1, 16, False)
+    assert header.training_groups == tuple(sorted(f"p{k}" for k in range(TRAIN)))
+    again = run_line(*line, *settings, "--steps", 2, "--batch-size", 4)
+    assert again.exit_code == 2
+    assert "already holds a run" in again.stderr
