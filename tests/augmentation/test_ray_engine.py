@@ -146,7 +146,7 @@ def test_what_an_actor_raises_stops_the_run(case: Case, engine: RayEngine) -> No
 
 def test_an_actor_checks_that_it_sees_the_same(case: Case, tmp_path: Path) -> None:
     work = Work(tmp_path, case.settings.model_copy(update={"weights_sha256": "ab" * 32}), (), case.record)
-    worker = Worker(Recipe(str(case.weights), "cpu"), work, Shard(), 0)
+    worker = Worker(Recipe(str(case.weights), "cpu"), work, Shard())
     with pytest.raises(OutputError, match="does not see the output folder"):
         worker.ready()
     (tmp_path / ".partial").mkdir()

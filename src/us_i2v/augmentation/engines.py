@@ -9,6 +9,7 @@ told to be unreadable, does the jobs of a rank whose beat has stopped, and write
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -120,7 +121,8 @@ class Ranked:
 
     def __init__(self, ranks: Ranks, patience_s: float = PATIENCE_S) -> None:
         self.ranks, self.patience_s = ranks, patience_s
-        self.worker, self.first = f"rank{ranks.rank}", ranks.first
+        # A rank of a killed run may still be at work: no two processes share a name.
+        self.worker, self.first = f"rank{ranks.rank}-{secrets.token_hex(4)}", ranks.first
 
     def run(
         self,

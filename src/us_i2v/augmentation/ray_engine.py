@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,9 @@ class Recipe:
 class Worker:
     """What an actor runs: holds the weights, does batches of jobs."""
 
-    def __init__(self, recipe: Recipe, work: Work, shard: Shard, number: int) -> None:
-        self.recipe, self.work, self.shard, self.number = recipe, work, shard, number
+    def __init__(self, recipe: Recipe, work: Work, shard: Shard) -> None:
+        self.recipe, self.work, self.shard = recipe, work, shard
+        self.name = f"actor-{secrets.token_hex(4)}"  # Of its staging folder; no two actors share one.
         self.generator: ImageToVideo | None = None
 
     def ready(self) -> None:
@@ -80,7 +82,7 @@ class Worker:
         """Do a batch."""
         if self.generator is None:
             raise RuntimeError("jobs were given to an actor that is not ready")
-        with staging_folder(self.work.out, self.shard, f"actor{self.number}") as staging:
+        with staging_folder(self.work.out, self.shard, self.name) as staging:
             return self.work.run(self.generator, jobs, staging, lambda done, total, name: None)
 
 
@@ -271,8 +273,7 @@ class _Crew:
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, scheduling_strategy="SPREAD", **options
         )
-        number = slot + self.share.workers * self._replaced  # Each has a staging folder of its own.
-        actor = kind.remote(*(self._arguments or ()), number)
+        actor = kind.remote(*(self._arguments or ()))
         self._actors[slot] = actor
         self._running[actor.ready.remote()] = slot, _Batch()
 

@@ -24,6 +24,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from us_i2v.config import Config
+from us_i2v.data.atomic import write_bytes
 from us_i2v.errors import ConfigError, OutputError, TrainingError
 from us_i2v.training.ema import EMA
 from us_i2v.training.state import load_checkpoint, save_checkpoint
@@ -157,6 +158,7 @@ def train(
     parallel = _parallel(task.module, device) if world > 1 else task.module
     in_a_row = 0
     if rank == 0:
+        _forget_after(out / "metrics.jsonl", done)
         reporter.start(name, config.steps, done)
     try:
         with _interruptible() as interrupted:
@@ -177,10 +179,12 @@ def train(
                 last = step + 1 == config.steps
                 if rank == 0:
                     reporter.step(step + 1, loss, values)
-                    if last or stop or (step + 1) % config.validate_every == 0:
+                    due = last or (step + 1) % config.validate_every == 0
+                    if due and (last or not stop):
+                        _epoch(task, ema, out, step + 1, loss, values, reporter)
+                    # Last: an epoch that was killed half-way is done again, from the checkpoint before.
+                    if due or stop:
                         save_checkpoint(checkpoint, step + 1, fingerprint, task.module, ema, optimiser, companion)
-                        if not stop or last:
-                            _epoch(task, ema, out, step + 1, loss, values, reporter)
                 if stop:
                     raise KeyboardInterrupt
     finally:
@@ -229,6 +233,16 @@ def _epoch(
         file.write(json.dumps(row) + "\n")
     text = ", ".join(f"{k} {v:.4g}" for k, v in measured.items())
     reporter.message(f"step {step}: {text}" if text else f"step {step}: saved")
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop the lines of steps that a killed run made and a resumed one makes again."""
+    if not log.exists():
+        return
+    lines = log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_bytes(log, b"".join(kept))
 
 
 @contextmanager
