@@ -5,13 +5,14 @@ others. So a factor a frame is chosen such that the speckle of held-out clips, r
 speckle, is as much like frame 0's as that of the real ones (`metrics.speckle.decorrelation`).
 
 The residuals' own correlation from frame to frame, too, counts motion and brightness that the latent missed; drawn with
-it, clips flicker too little. It is chosen such that the clips made have the motion energy (mean absolute
-difference of neighbouring frames) of the real clips. Where the decoder predicts it by place, one shift of all logits
-is chosen so.
+it, clips flicker too little. It is chosen such that the clips made have the motion energy (mean absolute difference of
+neighbouring frames; geometric mean over clips) of the real clips. Where the decoder predicts it by place, one shift of
+all logits is chosen so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -189,11 +190,11 @@ def _alike_in_energy(
     between: tuple[float, float],
 ) -> float:
     """Return the value at which clips made with `correlation_at(value, number)` move as much as the real ones."""
-    real = sum(_energy(video) for video in videos)
+    real = sum(_log_energy(video) for video in videos)
     makers = [_rendering(motion_of, video, factor, seed) for seed, video in enumerate(videos)]
 
     def made(value: float) -> float:
-        return sum(_energy(make(correlation_at(value, number))) for number, make in enumerate(makers))
+        return sum(_log_energy(make(correlation_at(value, number))) for number, make in enumerate(makers))
 
     # Energy falls with the correlation: the same noise is drawn each time, so it falls steadily.
     return _falling(made, real, *between)
@@ -214,5 +215,6 @@ def _rendering(
     return make
 
 
-def _energy(video: Tensor) -> float:
-    return float(video.diff(dim=2).abs().mean())
+def _log_energy(video: Tensor) -> float:
+    # Logarithms, so that few windows of great motion, which a generator answers with less, do not decide for all.
+    return math.log(max(float(video.diff(dim=2).abs().mean()), 1e-5))
