@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from us_i2v.data.writers import write_clip
 from us_i2v.errors import DataError, WeightsError
 from us_i2v.evaluation.planted import STRENGTHS, planted
 from us_i2v.evaluation.privacy import PrivacyResult, check_privacy
-from us_i2v.evaluation.privacy_clips import Queries
+from us_i2v.evaluation.privacy_clips import Queries, query_windows
 from us_i2v.evaluation.privacy_report import document, markdown
 from us_i2v.latents_file import save_latent
 from us_i2v.pipeline import ImageToVideo
@@ -32,6 +33,7 @@ from us_i2v.seeding import numpy_generator
 from us_i2v.training.privacy import PrivacyTraining, fit_privacy
 from us_i2v.training.report import Silent
 from us_i2v.types import Frames
+from us_i2v.weights import load_weights
 
 SIDE, LENGTH = 64, 16
 TRAIN, HELD, OTHERS, COPIED = 8, 16, 8, 4
@@ -223,6 +225,18 @@ def test_latents_and_samples_are_checked(phantoms: Phantoms, tmp_path: Path) -> 
     assert saved.matches["latent"].similarity > 0.999
     assert result.seeds is not None
     assert result.seeds.share.n == 2
+
+
+def test_clip_of_a_windows_length_stays_whole(phantoms: Phantoms, tmp_path: Path) -> None:
+    """Its repeated frames count, else it would be too short for a latent."""
+    slow, clips = np.repeat(phantoms.clips[0][:8], 2, axis=0), FAST.clips.model_copy(update={"drop_repeats": True})
+    path = phantoms.write(tmp_path / "clips", {"slow.npz": slow})
+    fitted = load_filter(phantoms.run)
+    dropping = replace(fitted, header=fitted.header.model_copy(update={"clips": clips}))
+    weights, device = load_weights(phantoms.weights), torch.device("cpu")
+    (window,) = query_windows(Queries([path]), dropping, weights, weights.autoencoder(), device, tmp_path)
+    assert window.frames is not None
+    assert len(window.frames) == LENGTH
 
 
 def test_unusable_input_is_one_line(phantoms: Phantoms, tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def query_windows(
         for path in queries.clips:
             for sample in _clips(path):
                 with tempfile.TemporaryDirectory(dir=cache) as own:  # One clip at a time: there may be very many.
-                    (stored,) = store_clips([(path.name, sample)], Path(own), header.size, header.clips)
+                    # A clip of a window's length is that window, repeated frames included.
+                    whole = open_clip(sample.path).n_frames == header.n_frames
+                    clips = header.clips.model_copy(update={"drop_repeats": False}) if whole else header.clips
+                    (stored,) = store_clips([(path.name, sample)], Path(own), header.size, clips)
                     named = replace(stored, name=_name(sample.path, path))
                     yield from stored_windows([named], header.clips, header.n_frames, header.windows)
     for path in queries.latents:
