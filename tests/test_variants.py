@@ -47,7 +47,7 @@ def moving_textures(folder: Path) -> Path:
 def test_quick_run_writes_a_report_and_goes_on(
     script: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(latents, "calibrated_speckle", lambda _autoencoder, _videos, known: known)
+    monkeypatch.setattr(latents, "calibrated_speckle", lambda _autoencoder, _videos, known, *_rest: known)
     out = tmp_path / "out"
     line = (str(out), str(moving_textures(tmp_path / "data")), "--quick", "--only", KEYS)
     assert call(script, monkeypatch, *line) == 0

@@ -14,6 +14,7 @@ import pytest
 from tests.classifier_clips import phantom_clips, write_real
 from us_i2v.cli.reproduce_table2 import tiny_settings
 from us_i2v.config import merge
+from us_i2v.data.atomic import write_bytes
 from us_i2v.data.manifest import Sample, write_manifest
 from us_i2v.data.writers import write_still
 from us_i2v.errors import ConfigError, DataError, TrainingError
@@ -219,7 +220,7 @@ def fake_cell(made: list[str], lock: threading.Lock):
             video = {"file": "f", "label": "a", "group": "g", "probabilities": (1.0, 0.0)}
             values = {"classes": ("a", "b"), "videos": (video,)}
         result = CellResult(cell=cell.id, plan=shop.plan, seconds=0.0, **values)
-        (cell_folder(shop.out, cell) / RESULT).write_text(result.dump())
+        write_bytes(cell_folder(shop.out, cell) / RESULT, result.dump().encode())
         return result
 
     return make
@@ -259,7 +260,6 @@ def test_trainings_do_not_see_the_ranks_and_errors_name_their_cell(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert table2.ranks() == (1, 4)
     seen = []
 
     def fail(cell, shop):
@@ -272,11 +272,3 @@ def test_trainings_do_not_see_the_ranks_and_errors_name_their_cell(
         table2.run_cells(select("train", SETTINGS), shop)
     assert seen == [(None, None)]
     assert os.environ["WORLD_SIZE"] == "4"
-
-
-@pytest.mark.parametrize(("rank", "world"), [("a", "2"), ("2", "2"), ("0", "-1")])
-def test_ranks_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ConfigError, match="RANK"):
-        table2.ranks()

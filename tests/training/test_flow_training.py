@@ -33,7 +33,7 @@ SHORT = ProcessConfig(schedule=Rectified(), prediction="velocity", shortcut=Shor
 def home(tmp_path_factory) -> Iterator[Path]:
     """Clips, an auto-encoder, and flow matching of a few steps; the speckle is not calibrated, which takes long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latents, "calibrated_speckle", lambda _autoencoder, _videos, known: known)
+        patch.setattr(latents, "calibrated_speckle", lambda _autoencoder, _videos, known, *_rest: known)
         yield prepared(tmp_path_factory.mktemp("flow"))
 
 

@@ -102,6 +102,7 @@ def command(
     from us_i2v.errors import ConfigError
     from us_i2v.evaluation.plot import check_plot
     from us_i2v.pipeline import CPU_THREADS
+    from us_i2v.ranks import Ranks
     from us_i2v.reproduction import table2
     from us_i2v.reproduction.table2_cells import select
     from us_i2v.reproduction.table2_jobs import Workshop
@@ -150,7 +151,7 @@ def command(
         return
     if quick == bool(videos):
         raise ConfigError("Table 2 needs either --videos DIR or --quick.", "Give one of them.")
-    rank, world = table2.ranks()
+    ranks = Ranks.of_environment()
     use_threads(threads)
     check_settings(settings)
     if quick:
@@ -158,8 +159,8 @@ def command(
     plan = table2.prepare(videos or [], images or [], output, settings, counting)
     settings = settings.model_copy(update={"classes": plan.table_settings().classes})
     shop = Workshop(output, settings, plan.sha256, training_reporter(), counting, device, threads or CPU_THREADS)
-    table2.run_cells(chosen, shop, rank=rank, world=world)
-    if rank == 0:
+    table2.run_cells(chosen, shop, rank=ranks.rank, world=ranks.world)
+    if ranks.first:
         finish(output, plan, plot=plot)
 
 

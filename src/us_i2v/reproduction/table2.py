@@ -166,17 +166,6 @@ def cell_state(out: Path, cell: Cell, plan: str | None) -> str:
     return "begun" if folder.is_dir() else "open"
 
 
-def ranks() -> tuple[int, int]:
-    """Return RANK and WORLD_SIZE of the environment, 0 and 1 without; raises `ConfigError`."""
-    texts = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not all(text.isdigit() for text in texts) or not int(texts[0]) < int(texts[1]):
-        raise ConfigError(
-            f"RANK is '{texts[0]}' and WORLD_SIZE '{texts[1]}'; numbers with RANK below WORLD_SIZE are needed.",
-            "Start with torchrun, or unset them.",
-        )
-    return int(texts[0]), int(texts[1])
-
-
 @contextmanager
 def single_process() -> Iterator[None]:
     """Hide RANK and WORLD_SIZE, so that no training is shared; LOCAL_RANK stays, it chooses the GPU."""
