@@ -1,4 +1,4 @@
-"""What a set of compared clips is, their two sizes, and the trivial set: each first frame repeated.
+"""What a set of compared clips is, their two sizes, and two sets made of others: some clips, and frame 0 repeated.
 
 Conventions
     Compared clips are gray uint8 (T, S, S): the whole picture stretched to the evaluation size S (bars or cuts
@@ -52,6 +52,28 @@ class ClipSet(Protocol):
     def crop(self, index: int) -> Frames | None:
         """Return its middle at native size, uint8 (T, 112, 112), or None if it is smaller."""
         ...
+
+
+class Some:
+    """Some of the clips of a set, in the given order."""
+
+    def __init__(self, clips: ClipSet, indices: Sequence[int]) -> None:
+        self.clips, self.indices = clips, list(indices)
+        self.names = [clips.names[i] for i in indices]
+        self.groups = [clips.groups[i] for i in indices]
+        self.sources = [clips.sources[i] for i in indices]
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.indices)
+
+    def frames(self, index: int) -> Frames:
+        """See `ClipSet.frames`."""
+        return self.clips.frames(self.indices[index])
+
+    def crop(self, index: int) -> Frames | None:
+        """See `ClipSet.crop`."""
+        return self.clips.crop(self.indices[index])
 
 
 class Repeated:

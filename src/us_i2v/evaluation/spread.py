@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from us_i2v.errors import ConfigError, UsI2VError
+from us_i2v.evaluation.clip_set import Some
 from us_i2v.evaluation.energy import EnergyScores, energy_scores
 from us_i2v.evaluation.measure import BATCH, Measured, measure
 
@@ -56,28 +57,6 @@ def joined(ranks: Ranks) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-class Part:
-    """Some clips of a set, as a set of their own; see `clips.ClipSet`."""
-
-    def __init__(self, clips: ClipSet, indices: Sequence[int]) -> None:
-        self.clips, self.indices = clips, list(indices)
-        self.names = [clips.names[index] for index in indices]
-        self.groups = [clips.groups[index] for index in indices]
-        self.sources = [clips.sources[index] for index in indices]
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.indices)
-
-    def frames(self, index: int) -> Frames:
-        """See `ClipSet.frames`."""
-        return self.clips.frames(self.indices[index])
-
-    def crop(self, index: int) -> Frames | None:
-        """See `ClipSet.crop`."""
-        return self.clips.crop(self.indices[index])
-
-
 def measure_shared(
     ranks: Ranks,
     clips: ClipSet,
@@ -99,7 +78,7 @@ def measure_shared(
 
     def some(own: list[int]) -> Measured:
         chosen = [mates[index] for index in own] if partner is not None else None
-        return measure(Part(clips, own), extractors, partner=partner, pairs=chosen, batch=batch, **given)
+        return measure(Some(clips, own), extractors, partner=partner, pairs=chosen, batch=batch, **given)
 
     def merged(parts: list[Measured]) -> Measured:
         return Measured(
@@ -131,7 +110,7 @@ def energy_scores_shared(
         return energy_scores(real, sample, **given)
 
     def some(own: list[int]) -> EnergyScores:
-        return energy_scores(Part(real, own), lambda index, number: sample(own[index], number), **given)
+        return energy_scores(Some(real, own), lambda index, number: sample(own[index], number), **given)
 
     parts, order = _shared(ranks, len(real), 1, some)
     scores = _joined([part.scores for part in parts])

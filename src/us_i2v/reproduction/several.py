@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from us_i2v.evaluation.clip_set import Some
 from us_i2v.evaluation.energy import EnergyScores, energy_scores
 from us_i2v.metrics.diversity import diversity_per_still
 
@@ -34,28 +35,6 @@ class Several:
 
     energy: EnergyScores
     diversity: dict[str, npt.NDArray[np.float64]]
-
-
-class Some:
-    """Some of the clips of a set, in the given order."""
-
-    def __init__(self, clips: ClipSet, indices: Sequence[int]) -> None:
-        self.clips, self.indices = clips, list(indices)
-        self.names = [clips.names[i] for i in indices]
-        self.groups = [clips.groups[i] for i in indices]
-        self.sources = [clips.sources[i] for i in indices]
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.indices)
-
-    def frames(self, index: int) -> Frames:
-        """See `ClipSet.frames`."""
-        return self.clips.frames(self.indices[index])
-
-    def crop(self, index: int) -> Frames | None:
-        """See `ClipSet.crop`."""
-        return self.clips.crop(self.indices[index])
 
 
 def answer_several(
