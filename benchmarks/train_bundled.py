@@ -168,10 +168,7 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     import torch
 
     from us_i2v.evaluation.clips import RealWindows, WindowRule
-    from us_i2v.generators import load_generator
-    from us_i2v.models.motion import Motion
-    from us_i2v.options import GenerateOptions
-    from us_i2v.training.calibration import calibrated_speckle
+    from us_i2v.training.calibration import calibrated_on_generated
     from us_i2v.weights import Weights, load_weights, save_weights
 
     weights, tuned = load_weights(run), load_weights(decoder)
@@ -180,18 +177,12 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
         if name.startswith("autoencoder.encoder.") and not torch.equal(value, tensors[name]):
             raise SystemExit(f"{decoder}: its encoder is not the one that {run} was trained on ({name})")
         tensors[name] = value
-    speckle = tuned.header.speckle
     real = RealWindows.of(held, WindowRule(per_clip=2, size=SIZE), split="val")
     videos = [torch.from_numpy(real.frames(k)).float()[None, None] / 255 for k in range(len(real))]
     # The decoder may predict what that of stage 1 did not, as the speckle's correlation by place.
-    header = weights.header.model_copy(update={"autoencoder": tuned.header.autoencoder})
-    joined = Weights(header, "", tensors, str(run))
-    generator = load_generator(joined, torch.device("cpu"))
-
-    def drawn(video: torch.Tensor, number: int) -> Motion:
-        return generator.motions(video[:, :, 0], [number], GenerateOptions())
-
-    speckle = calibrated_speckle(drawn, videos, speckle, generator.autoencoder.persistence)
+    changes = {"autoencoder": tuned.header.autoencoder, "speckle": tuned.header.speckle}
+    header = weights.header.model_copy(update=changes)
+    speckle = calibrated_on_generated(Weights(header, "", tensors, str(run)), videos, torch.device("cpu"))
     print(f"speckle of clips generated for {len(videos)} held-out windows: {speckle}")
     header = header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)

@@ -53,6 +53,31 @@ def test_fitted_weights_generate(fitted):
     assert clip.frames.shape == (16, 40, 48)
 
 
+def test_flow_has_a_target_the_encoder_may_stay_and_speckle_is_calibrated_on_what_is_generated(
+    fitted, tmp_path, monkeypatch
+):
+    root, clips, start = fitted
+    settings = json.loads((root / "run" / "autoencoder" / "config.json").read_text())
+    assert settings["loss"]["matched"] == CONFIG.matched > 0
+    seen = []
+
+    def chosen(weights, videos, device):
+        seen.append((weights, videos))
+        return weights.header.speckle.model_copy(update={"shift": 1.5})
+
+    monkeypatch.setattr("us_i2v.training.finetune.calibrated_on_generated", chosen)
+    frozen = CONFIG.model_copy(update={"freeze_encoder": True})
+    finetune([clips], start, tmp_path / "run", frozen, reporter=Silent(), device="cpu")
+    before, after = load_weights(start), load_weights(tmp_path / "run")
+    changed = {name for name, x in after.tensors.items() if not torch.equal(x, before.tensors[name])}
+    assert not any(name.startswith("autoencoder.encoder.") for name in changed)
+    assert any(name.startswith("autoencoder.decoder.") for name in changed)
+    assert after.header.speckle.shift == 1.5
+    ((weights, videos),) = seen
+    assert all(torch.equal(x, after.tensors[name]) for name, x in weights.tensors.items())
+    assert {tuple(video.shape) for video in videos} == {(1, 1, 16, 32, 32)}
+
+
 def test_a_finished_run_is_refused_resumed_and_kept(fitted):
     root, clips, start = fitted
     with pytest.raises(OutputError, match="already holds a run"):

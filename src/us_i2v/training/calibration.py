@@ -21,15 +21,18 @@ import torch
 from torch import Tensor
 
 from us_i2v.errors import InputError
+from us_i2v.generators import load_generator
 from us_i2v.metrics.speckle import decorrelation
 from us_i2v.models.motion import Motion
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
+from us_i2v.options import GenerateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from us_i2v.generators import Generator
     from us_i2v.models.autoencoder import Autoencoder
-    from us_i2v.weights import SpeckleConfig
+    from us_i2v.weights import SpeckleConfig, Weights
 
 HIGHEST = 0.95
 MOST_SHIFT = 6.0
@@ -50,6 +53,15 @@ def reconstruction(autoencoder: Autoencoder) -> MotionOf:
 
     def motion_of(video: Tensor, number: int) -> Motion:
         return autoencoder.decode(autoencoder.encode(video).mean, video[:, :, 0]).in_float32().anchored()
+
+    return motion_of
+
+
+def generation(generator: Generator) -> MotionOf:
+    """Return what answers a window's first frame with drawn motion; the window's number is its seed."""
+
+    def motion_of(video: Tensor, number: int) -> Motion:
+        return generator.motions(video[:, :, 0], [number], GenerateOptions())
 
     return motion_of
 
@@ -95,6 +107,24 @@ def calibrated_speckle(
     shift = _alike_in_energy(once, videos, factors, at, (-MOST_SHIFT, MOST_SHIFT))
     mean = float(np.mean([float(torch.as_tensor(at(shift, number)).mean()) for number in range(len(videos))]))
     return found.model_copy(update={"shift": shift, "correlation": mean})
+
+
+def calibrated_on_generated(weights: Weights, videos: Sequence[Tensor], device: torch.device) -> SpeckleConfig:
+    """Return the speckle process of both stages, calibrated on the clips that they make of windows' first frames.
+
+    Args:
+        weights: Both stages; its header's speckle is what stage 1 measured, or an earlier calibration.
+        videos: Held-out windows, see `calibrated_profile`, on `device`.
+        device: Where the clips are made.
+
+    Raises:
+        WeightsError: The weights hold no second stage.
+    """
+    known = weights.header.speckle
+    if known.factor == 0 or not videos:
+        return known
+    generator = load_generator(weights, device)
+    return calibrated_speckle(generation(generator), videos, known, generator.autoencoder.persistence)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 Stage 1 and then stage 2 are trained on from the weights' own networks, at a lower rate than from scratch. How many
 steps fit into a stage's time is measured on this machine before it starts, and kept in `plan.json`: an interrupted run
-goes on with the same plan. The weights that come out name the groups and files of both trainings.
+goes on with the same plan. At the end the speckle is calibrated on clips that the fitted weights make of held-out
+windows' first frames. The weights that come out name the groups and files of both trainings.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from pydantic import Field
 
 from us_i2v.config import Config, read_mapping
 from us_i2v.data.atomic import write_bytes
-from us_i2v.data.training_clips import ClipsConfig
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, OutputError, WeightsError
 from us_i2v.metrics.pretrained import find_metric_weights
+from us_i2v.seeding import derive_seed
 from us_i2v.training.autoencoder import AutoencoderLoss, AutoencoderTask, AutoencoderTraining, train_autoencoder
+from us_i2v.training.calibration import calibrated_on_generated
 from us_i2v.training.denoiser import DenoiserTask, DenoiserTraining, train_denoiser
+from us_i2v.training.latents import windows_to_calibrate
 from us_i2v.training.loop import CHECKPOINT, OptimiserConfig
 from us_i2v.training.runs import gather_clips
-from us_i2v.weights import Weights, bundled_path, load_weights
+from us_i2v.weights import Weights, bundled_path, load_weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +56,8 @@ class FinetuneConfig(Config):
     second_rate: float = Field(1e-4, gt=0, description="Learning rate of stage 2.")
     batch_size: int = Field(4, ge=1, description="Clips a step of stage 1; stage 2 takes four times as many.")
     windows: int = Field(1024, ge=16, description="Windows that are encoded for stage 2.")
+    matched: float = Field(0.05, ge=0, description="Weight in stage 1 of the flow that block matching finds.")
+    freeze_encoder: bool = Field(False, description="Stage 1 fits the decoder only, so that latents stay the same.")
     perceptual: float = Field(0.8, ge=0, description="Weight of LPIPS in stage 1, where its weights are found.")
     stride: int | None = Field(None, ge=1, description="Frame stride; empty: by time, as the weights were trained.")
     validation: float = Field(0.2, ge=0, lt=1, description="Share of groups held out, if no split is given.")
@@ -99,7 +105,9 @@ def finetune(
         )
     where = choose_device(device)
     first, second = stage_settings(known, start, config, metric_weights, reporter)
-    plan = _Plan.open(out / PLAN, config, resume=resume)
+    plan, path = _Plan.open(out / PLAN, config, resume=resume), out / "weights.safetensors"
+    if path.exists():
+        return path  # Written last: the run is finished.
     folders, size = (out / "autoencoder", out / "denoiser"), known.header.autoencoder.size
 
     if "autoencoder" not in plan.steps:
@@ -119,8 +127,18 @@ def finetune(
     resumed = _begun(folders[1], resume)
     train_denoiser(data, folders[0], folders[1], second, resume=resumed, reporter=reporter, device=device)
 
-    path = out / "weights.safetensors"
-    write_bytes(path, (folders[1] / "weights.safetensors").read_bytes())
+    fitted = load_weights(folders[1])
+    train, held = gather_clips(data, folders[0] / "cache", size, second.clips, config.seed, reporter)
+    sampler = ClipSampler(
+        held or train,
+        second.clips,
+        length=fitted.header.autoencoder.n_frames,
+        seed=derive_seed(config.seed, "held"),
+        augment=False,
+    )
+    reporter.message("calibrating the speckle on generated clips")
+    speckle = calibrated_on_generated(fitted, windows_to_calibrate(sampler, size, where), where)
+    save_weights(path, fitted.header.model_copy(update={"speckle": speckle}), fitted.tensors)
     return path
 
 
@@ -173,7 +191,7 @@ def stage_settings(
     file = find_metric_weights("lpips-squeeze", metric_weights) if config.perceptual > 0 else None
     if config.perceptual > 0 and file is None:
         reporter.message("no LPIPS weights: stage 1 is fitted by pixels alone, and mean frames may lose texture")
-    loss: dict[str, Any] = {"flow": 0.2, "kl": 5e-4}
+    loss: dict[str, Any] = {"flow": 0.2, "kl": 5e-4, "matched": config.matched}
     if file is not None:
         loss |= {"perceptual": config.perceptual, "lpips": str(file)}
     common = {"seed": config.seed, "warmup": 20, "ema": 0.99}
@@ -182,6 +200,7 @@ def stage_settings(
         clips=clips,
         optimiser=OptimiserConfig(batch_size=config.batch_size, learning_rate=config.first_rate, **common),
         loss=AutoencoderLoss(**loss),
+        freeze_encoder=config.freeze_encoder,
         init=str(start),
     )
     second = DenoiserTraining.model_validate(

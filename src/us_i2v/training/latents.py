@@ -42,6 +42,12 @@ _BLANK = 0.02
 """Mean gray level (0..1) below which a window's first frame shows nothing."""
 
 
+def windows_to_calibrate(sampler: ClipSampler, size: int, device: torch.device) -> list[Tensor]:
+    """Draw the windows that speckle is calibrated on, each (1, 1, T, size, size) in 0..1; blank ones are left out."""
+    windows = (sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
+    return [stack_windows([w], size)["video"].to(device) for w in windows if w.frames[0].mean() > _BLANK]
+
+
 class LatentTraining(Config):
     """What every second stage can be told."""
 
@@ -151,9 +157,7 @@ class Latents:
         known = self.weights.header.speckle
         if known.factor == 0:
             return known
-        size = self.weights.header.autoencoder.size
-        windows = (self.held_sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
-        videos = [stack_windows([w], size)["video"].to(self.device) for w in windows if w.frames[0].mean() > _BLANK]
+        videos = windows_to_calibrate(self.held_sampler, self.weights.header.autoencoder.size, self.device)
         if not videos:
             return known
         return calibrated_speckle(reconstruction(self.autoencoder), videos, known, self.autoencoder.persistence)
