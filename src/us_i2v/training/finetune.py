@@ -203,10 +203,14 @@ def stage_settings(
         freeze_encoder=config.freeze_encoder,
         init=str(start),
     )
+    process = header.process
+    if process is not None and process.shortcut is not None:
+        # The start cannot teach shortcuts over latents that have changed.
+        process = process.model_copy(update={"shortcut": process.shortcut.model_copy(update={"taught": None})})
     second = DenoiserTraining.model_validate(
         {
             "model": header.denoiser,
-            "process": header.process,
+            "process": process,
             "clips": clips,
             "labels": bool(header.labels),
             "windows": config.windows,
