@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.samplers import Euler, Heun
 from us_i2v.diffusion.sampling import sample
 from us_i2v.diffusion.schedule import Rectified
-from us_i2v.diffusion.shortcut import Shortcut, StepDenoiser, consistent_velocity, shortcut_loss, taught_velocity
+from us_i2v.diffusion.shortcut import Shortcut, consistent_velocity, shortcut_loss
 from us_i2v.errors import ScheduleError
 from us_i2v.weights import ProcessConfig
 
@@ -118,57 +117,6 @@ def test_an_unused_option_is_not_written() -> None:
     assert ProcessConfig.model_validate_json(chosen.model_dump_json()) == chosen
 
 
-def test_half_of_the_draws_are_of_the_taught_size_and_none_is_shorter() -> None:
-    t, size = Shortcut(steps=16, taught=4).draw(torch.rand((2, 30_000), generator=generator(1)))
-    shares = {each: float((size == each).float().mean()) for each in (1.0, 0.5, 0.25)}
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares[0.25] == pytest.approx(0.5, abs=0.02)
-    assert shares[1.0] == pytest.approx(0.25, abs=0.02)
-    assert t[size == 0.25].unique().tolist() == [0.25, 0.5, 0.75, 1.0]
-    t, size = Shortcut(steps=16, taught=1).draw(torch.rand((2, 100), generator=generator(1)))
-    assert set(t.tolist()) == set(size.tolist()) == {1.0}
-    for taught in (3, 16):
-        with pytest.raises(ValidationError, match="below steps 16"):
-            Shortcut(steps=16, taught=taught)
-    assert set(Shortcut(steps=16).model_dump()) == {"steps", "share"}
-
-
-def test_the_taught_aim_is_the_mean_velocity_of_the_exact_path() -> None:
-    """u = a x has the path x exp(a (s - t)); Heun's error falls with the square of its step."""
-    x, t, size = torch.tensor([[1.0], [2.0]]).double(), torch.tensor([1.0, 0.5]), torch.tensor([0.25, 0.25])
-    rows, exact = torch.tensor([4, 7]), (x - x * math.exp(-0.25 * 1.5)) / 0.25
-    seen: list[tuple[list[float], list[int]]] = []
-
-    def teacher(x: Tensor, t: Tensor, d: Tensor, rows: Tensor) -> Tensor:
-        seen.append((t.tolist(), rows.tolist()))
-        assert not d.any()
-        return 1.5 * x
-
-    errors = [float((taught_velocity(teacher, n, x, t, size, rows) - exact).abs().max()) for n in (2, 4, 8)]
-    assert errors[0] < 0.02
-    assert errors[0] / errors[1] == pytest.approx(4, rel=0.2)
-    assert errors[1] / errors[2] == pytest.approx(4, rel=0.2)
-    assert [times for times, _ in seen[:4]] == [[1.0, 0.5], [0.875, 0.375], [0.875, 0.375], [0.75, 0.25]]
-    assert all(places == [4, 7] for _, places in seen)
-
-
-def test_a_taught_step_to_zero_never_asks_what_moves_at_zero() -> None:
-    """u = (x - 0.7) / t is not defined at t = 0, and its paths are straight: three Heun steps or any number."""
-    x, t, size = torch.tensor([[1.3], [0.2]]), torch.tensor([0.25, 1.0]), torch.tensor([0.25, 0.25])
-
-    def teacher(x: Tensor, t: Tensor, _: Tensor, rows: Tensor) -> Tensor:
-        return (x - 0.7) / t[:, None]
-
-    found = taught_velocity(teacher, 3, x, t, size, torch.arange(2))
-    torch.testing.assert_close(found, (x - 0.7) / t[:, None])
-
-
-def test_steps_to_be_taught_need_a_teacher() -> None:
-    x, t = torch.zeros(2, 1), torch.tensor([0.5, 0.5])
-    with pytest.raises(ScheduleError, match="Nobody teaches the 4 steps"):
-        shortcut_loss(lambda x, t, d, r: x, Shortcut(taught=4), x, x, t, t)
-
-
 class Tiny(nn.Module):
     """Velocity of a plane's points: (x, t, halvings of the step) -> two layers -> u."""
 
@@ -190,7 +138,7 @@ def two_modes(count: int, g: torch.Generator) -> Tensor:
     return side * torch.tensor([1.5, -0.5]) + 0.2 * torch.randn(count, 2, generator=g)
 
 
-def fit(network: Tiny, steps: int, shortcut: Shortcut | None, seed: int, teacher: StepDenoiser | None = None) -> None:
+def fit(network: Tiny, steps: int, shortcut: Shortcut | None, seed: int) -> None:
     g = generator(seed)
     batch = 256
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -202,7 +150,7 @@ def fit(network: Tiny, steps: int, shortcut: Shortcut | None, seed: int, teacher
         if shortcut is not None:
             count = shortcut.rows(batch)
             t[:count], size[:count] = shortcut.draw(torch.rand((2, count), generator=g))
-        loss = shortcut_loss(network, shortcut or Shortcut(), x0, eps, t, size, teacher).mean()
+        loss = shortcut_loss(network, shortcut or Shortcut(), x0, eps, t, size).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -239,19 +187,3 @@ def test_few_shortcut_steps_end_where_many_plain_ones_do() -> None:
     exact = drawn(network, Heun(), 64, 0.0, noise)
     assert 0.35 < float((exact[:, 0] > 0).float().mean()) < 0.65
     assert float(exact[:, 0].abs().mean()) == pytest.approx(1.5, abs=0.15)
-
-
-def test_taught_steps_end_where_the_teachers_many_do() -> None:
-    torch.manual_seed(0)
-    plain, shortcut = Tiny(), Shortcut(steps=32, share=0.5, taught=4)
-    fit(plain, 500, None, seed=1)
-    noise = torch.randn(512, 2, generator=generator(5))
-    exact = drawn(plain, Heun(), 64, 0.0, noise)
-
-    def off(network: Tiny, size: float) -> float:
-        few = drawn(network, Euler(), 4, size, noise)
-        return float((few - exact).square().sum(1).mean().sqrt())
-
-    taught = copy.deepcopy(plain)
-    fit(taught, 400, shortcut, seed=2, teacher=plain)
-    assert off(taught, 0.25) < 0.7 * off(plain, 0.0)

@@ -24,6 +24,10 @@ def fitted(tmp_path_factory):
     return root, clips, start
 
 
+def changed_tensors(before, after):
+    return {name for name, x in after.tensors.items() if not torch.equal(x, before.tensors[name])}
+
+
 def test_both_stages_are_trained_on_and_named(fitted):
     root, _, start = fitted
     before, after = load_weights(start), load_weights(root / "run")
@@ -32,8 +36,11 @@ def test_both_stages_are_trained_on_and_named(fitted):
     # The groups of the first training and of this one.
     assert {"group-1", "g0", "g2"} <= set(after.header.training_groups)
     assert "g1" not in after.header.training_groups  # Held out.
-    changed = {name.split(".")[0] for name, x in after.tensors.items() if not torch.equal(x, before.tensors[name])}
-    assert {"autoencoder", "denoiser"} <= changed
+    changed = changed_tensors(before, after)
+    assert any(name.startswith("denoiser.") for name in changed)
+    assert any(name.startswith("autoencoder.decoder.") for name in changed)
+    # The latents stay what they are, their units too.
+    assert not any(name.startswith(("autoencoder.encoder.", "latent.")) for name in changed)
     # From its own start, not from random weights: twenty small steps leave it close.
     name = "denoiser." + next(iter(before.denoiser().state_dict()))
     assert (after.tensors[name] - before.tensors[name]).abs().max() < 0.05
@@ -53,25 +60,24 @@ def test_fitted_weights_generate(fitted):
     assert clip.frames.shape == (16, 40, 48)
 
 
-def test_flow_has_a_target_the_encoder_may_stay_and_speckle_is_calibrated_on_what_is_generated(
-    fitted, tmp_path, monkeypatch
-):
+def test_flow_has_a_target_and_speckle_is_calibrated_on_what_is_generated(fitted, tmp_path, monkeypatch):
     root, clips, start = fitted
     settings = json.loads((root / "run" / "autoencoder" / "config.json").read_text())
     assert settings["loss"]["matched"] == CONFIG.matched > 0
     seen = []
 
-    def chosen(weights, videos, device):
+    def chosen(weights, videos, device, intervals):
         seen.append((weights, videos))
+        assert len(intervals) == len(videos)
         return weights.header.speckle.model_copy(update={"shift": 1.5})
 
     monkeypatch.setattr("us_i2v.training.finetune.calibrated_on_generated", chosen)
-    frozen = CONFIG.model_copy(update={"freeze_encoder": True})
-    finetune([clips], start, tmp_path / "run", frozen, reporter=Silent(), device="cpu")
-    before, after = load_weights(start), load_weights(tmp_path / "run")
-    changed = {name for name, x in after.tensors.items() if not torch.equal(x, before.tensors[name])}
-    assert not any(name.startswith("autoencoder.encoder.") for name in changed)
-    assert any(name.startswith("autoencoder.decoder.") for name in changed)
+    free = CONFIG.model_copy(update={"freeze_encoder": False})
+    finetune([clips], start, tmp_path / "run", free, reporter=Silent(), device="cpu")
+    after = load_weights(tmp_path / "run")
+    changed = changed_tensors(load_weights(start), after)
+    assert any(name.startswith("autoencoder.encoder.") for name in changed)
+    assert {"latent.mean", "latent.sd"} <= changed
     assert after.header.speckle.shift == 1.5
     ((weights, videos),) = seen
     assert all(torch.equal(x, after.tensors[name]) for name, x in weights.tensors.items())

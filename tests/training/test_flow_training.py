@@ -89,35 +89,6 @@ def test_shortcuts_refine_flow_matching(home):
         generator.latents(still, [3], GenerateOptions(steps=5))
 
 
-def test_shortcuts_are_taught_by_the_start_frozen(home):
-    taught = SHORT.model_copy(update={"shortcut": Shortcut(steps=8, share=0.5, taught=4, taught_steps=2)})
-    config = denoiser_config(process=taught, init=str(home / "plain"))
-    out = run(home, "taught", config)
-    assert load_weights(out).header.process == taught
-    assert last_row(out)["loss_shortcut"] > 0
-    # The teacher is no part of what is trained or kept.
-    assert load_weights(out).tensors.keys() == load_weights(run(home, "untaught", shortened(config))).tensors.keys()
-    with pytest.raises(KeyboardInterrupt):
-        run(home, "taught parts", config, StopAfter(1))
-    assert equal(tensors(out), tensors(run(home, "taught parts", config, resume=True)))
-
-
-def shortened(config: DenoiserTraining) -> DenoiserTraining:
-    """The same without a teacher."""
-    return config.model_copy(update={"process": SHORT})
-
-
-def test_a_teacher_over_another_auto_encoder_or_none_is_refused(home):
-    taught = SHORT.model_copy(update={"shortcut": Shortcut(steps=8, taught=4)})
-    with pytest.raises(ValidationError, match="taught by the network of init"):
-        denoiser_config(process=taught)
-    other = home / "other ae"
-    train_autoencoder([home / "clips"], other, autoencoder_config(steps=1), reporter=Silent(), device="cpu")
-    config = denoiser_config(process=taught, init=str(home / "plain"))
-    with pytest.raises(ConfigError, match="another auto-encoder"):
-        train_denoiser([home / "clips"], other, home / "astray", config, reporter=Silent(), device="cpu")
-
-
 def test_init_takes_over_the_network_its_units_and_its_ancestry(home):
     frozen = OptimiserConfig(steps=1, batch_size=4, validate_every=2, warmup=0, seed=9, learning_rate=1e-12)
     config = denoiser_config(process=SHORT, init=str(home / "plain"))

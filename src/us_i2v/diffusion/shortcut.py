@@ -8,19 +8,14 @@ One step of size 2 d must end where two of size d do. Most of a batch learns flo
 the line above, whose right side is computed by the network itself without gradient. No Jacobian is needed. The path is
 `schedule.Rectified`'s: t = 1 is noise; sizes are halves of halves of 1, and the finest chain's steps count as d = 0.
 
-Shortcuts of one size can be taught instead: a frozen copy of the network that training starts from takes many small
-steps of Heun across it, and the mean velocity of its path is the right side. Longer steps still learn self-consistency,
-shorter ones are left alone, and more of the batch learns what will be sampled with.
-
 Source: Frans 2024 (One Step Diffusion via Shortcut Models), Eq. 4-5 and algorithm 1. Their targets come from averaged
-weights; here they come from the present ones. Taught steps: Salimans 2022 (Progressive Distillation), section 3, with
-one round and many teacher's steps.
+weights; here they come from the present ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -46,19 +41,11 @@ class Shortcut(Config):
         default=64, ge=2, le=4096, description="Steps of the finest chain, a power of two; 1 / steps counts as size 0"
     )
     share: float = Field(default=0.25, gt=0.0, lt=1.0, description="Share of a batch that learns self-consistency")
-    taught: int | None = Field(
-        default=None, ge=1, description="Chain whose steps the start's own many small ones teach; empty: none"
-    )
-    taught_steps: int = Field(default=4, ge=1, le=64, description="Teacher's steps of Heun within each of them")
-
-    later: ClassVar[tuple[str, ...]] = ("taught", "taught_steps")
 
     @model_validator(mode="after")
     def _power_of_two(self) -> Self:
         if self.steps & (self.steps - 1):
             raise ValueError(f"steps {self.steps} must be a power of two")
-        if self.taught is not None and (self.taught & (self.taught - 1) or self.taught >= self.steps):
-            raise ValueError(f"taught {self.taught} must be a power of two below steps {self.steps}")
         return self
 
     @property
@@ -82,14 +69,9 @@ class Shortcut(Config):
     def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Map uniform numbers (2, N) in 0..1 to steps: (their start t, their size d), each (N,), float32.
 
-        All sizes 1, 1/2, ..., 2 / steps are drawn equally often, and all places of the chain of that size. Where one
-        size is taught, half of the draws are of it, the others of the longer ones.
+        All sizes 1, 1/2, ..., 2 / steps are drawn equally often, and all places of the chain of that size.
         """
-        if self.taught is None:
-            levels = torch.floor(u[0].double() * (self.steps.bit_length() - 1))
-        else:
-            longer = self.taught.bit_length() - 1
-            levels = torch.floor(2 * longer * u[0].double()).clamp(max=longer)
+        levels = torch.floor(u[0].double() * (self.steps.bit_length() - 1))
         count = 2.0**levels
         places = torch.floor(u[1].double() * count).clamp(max=count - 1) + 1
         return (places / count).float(), (1 / count).float()
@@ -120,46 +102,8 @@ def consistent_velocity(
         return (first + second) / 2
 
 
-def taught_velocity(teacher: StepDenoiser, steps: int, x_t: Tensor, t: Tensor, size: Tensor, rows: Tensor) -> Tensor:
-    """Return the mean velocity of a teacher's path over a step, by small steps of Heun, without gradient.
-
-    Args:
-        teacher: See `StepDenoiser`; it is asked for d = 0 alone.
-        steps: Its steps; one that ends at t = 0 is Euler's.
-        x_t: (N, ...), samples at `t`.
-        t: (N,), starts of the steps.
-        size: (N,), their sizes.
-        rows: (N,), places in the batch.
-
-    Returns:
-        (N, ...), (x_t - x_{t-d}) / d.
-    """
-    with torch.no_grad():
-        none, h = torch.zeros_like(size), size / steps
-
-        def over(values: Tensor) -> Tensor:
-            return values.to(x_t.dtype).reshape(-1, *[1] * (x_t.ndim - 1))
-
-        x = x_t
-        for number in range(steps):
-            now, then = t - number * h, t - (number + 1) * h
-            # Ends are sums of halves of halves, but h need not be one: what is meant to be 0 may not be exactly.
-            last = then <= 1e-6
-            velocity = teacher(x, now, none, rows).to(x_t.dtype)
-            after = teacher(x - over(h) * velocity, then.clamp(min=0.0), none, rows).to(x_t.dtype)
-            velocity = torch.where(over(last) > 0, velocity, (velocity + after) / 2)
-            x = x - over(h) * velocity
-        return (x_t - x) / over(size)
-
-
 def shortcut_loss(
-    network: StepDenoiser,
-    shortcut: Shortcut,
-    x0: Tensor,
-    eps: Tensor,
-    t: Tensor,
-    size: Tensor,
-    teacher: StepDenoiser | None = None,
+    network: StepDenoiser, shortcut: Shortcut, x0: Tensor, eps: Tensor, t: Tensor, size: Tensor
 ) -> Tensor:
     """Return each sample's mean squared error of the velocity.
 
@@ -170,28 +114,15 @@ def shortcut_loss(
         eps: (B, ...), standard normal noise.
         t: (B,), times; those of samples with a size come from `Shortcut.draw`.
         size: (B,), step sizes; 0 for flow matching.
-        teacher: Who teaches the steps of `shortcut.taught`.
 
     Returns:
         (B,), as `loss.denoising_loss`.
-
-    Raises:
-        ScheduleError: Steps are to be taught, and there is no teacher.
     """
-    if shortcut.taught is not None and teacher is None:
-        raise ScheduleError(f"Nobody teaches the {shortcut.taught} steps.", "Pass `teacher`.")
     alpha, sigma = Rectified().alpha_sigma(t)
     x_t = diffuse(x0, eps, alpha, sigma)
     wanted = target("velocity", x0, eps, alpha, sigma)
     rows = torch.arange(len(t), device=t.device)
-    taught = torch.zeros_like(size, dtype=torch.bool)
-    if teacher is not None and shortcut.taught is not None:
-        taught = size == 1.0 / shortcut.taught
-        learn = rows[taught]
-        if len(learn):
-            path = taught_velocity(teacher, shortcut.taught_steps, x_t[learn], t[learn], size[learn], learn)
-            wanted = wanted.index_copy(0, learn, path)
-    jump = rows[(size > 0) & ~taught]
+    jump = rows[size > 0]
     if len(jump):
         consistent = consistent_velocity(network, shortcut.steps, x_t[jump], t[jump], size[jump], jump)
         wanted = wanted.index_copy(0, jump, consistent)

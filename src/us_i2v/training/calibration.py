@@ -57,11 +57,17 @@ def reconstruction(autoencoder: Autoencoder) -> MotionOf:
     return motion_of
 
 
-def generation(generator: Generator) -> MotionOf:
-    """Return what answers a window's first frame with drawn motion; the window's number is its seed."""
+def generation(generator: Generator, rates: Sequence[float] | None = None) -> MotionOf:
+    """Return what answers a window's first frame with drawn motion; the window's number is its seed.
+
+    Args:
+        generator: Both stages.
+        rates: Frames a second of each window, which the answer shall have, too; None: the usual ones.
+    """
 
     def motion_of(video: Tensor, number: int) -> Motion:
-        return generator.motions(video[:, :, 0], [number], GenerateOptions())
+        options = GenerateOptions(fps=None if rates is None else rates[number])
+        return generator.motions(video[:, :, 0], [number], options)
 
     return motion_of
 
@@ -109,13 +115,16 @@ def calibrated_speckle(
     return found.model_copy(update={"shift": shift, "correlation": mean})
 
 
-def calibrated_on_generated(weights: Weights, videos: Sequence[Tensor], device: torch.device) -> SpeckleConfig:
+def calibrated_on_generated(
+    weights: Weights, videos: Sequence[Tensor], device: torch.device, intervals: Sequence[float] | None = None
+) -> SpeckleConfig:
     """Return the speckle process of both stages, calibrated on the clips that they make of windows' first frames.
 
     Args:
         weights: Both stages; its header's speckle is what stage 1 measured, or an earlier calibration.
         videos: Held-out windows, see `calibrated_profile`, on `device`.
         device: Where the clips are made.
+        intervals: Seconds between the frames of each window, see `generation`.
 
     Raises:
         WeightsError: The weights hold no second stage.
@@ -124,7 +133,9 @@ def calibrated_on_generated(weights: Weights, videos: Sequence[Tensor], device: 
     if known.factor == 0 or not videos:
         return known
     generator = load_generator(weights, device)
-    return calibrated_speckle(generation(generator), videos, known, generator.autoencoder.persistence)
+    shortest, longest = weights.header.interval_range_s
+    rates = None if intervals is None else [min(max(1 / x, 0.5 / longest), 2 / shortest) for x in intervals]
+    return calibrated_speckle(generation(generator, rates), videos, known, generator.autoencoder.persistence)
 
 
 @torch.no_grad()

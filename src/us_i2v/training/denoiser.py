@@ -7,7 +7,6 @@ The latents come from `latents`.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from us_i2v.data.training_clips import StoredClip, batch_seed
 from us_i2v.diffusion.loss import denoising_loss
 from us_i2v.diffusion.sampling import sample
-from us_i2v.diffusion.shortcut import Shortcut, StepDenoiser, shortcut_loss
+from us_i2v.diffusion.shortcut import Shortcut, shortcut_loss
 from us_i2v.errors import ConfigError
 from us_i2v.hub import local_weights
 from us_i2v.models.denoiser import Conditions, Denoiser, DenoiserConfig, build_denoiser
@@ -55,8 +54,6 @@ class DenoiserTraining(LatentTraining):
     def _batch_has_both(self) -> Self:
         if self.process.shortcut is not None and self.optimiser.batch_size < 2:
             raise ValueError("process.shortcut divides the batch, optimiser.batch_size must be at least 2")
-        if self.process.shortcut is not None and self.process.shortcut.taught is not None and not self.init:
-            raise ValueError("process.shortcut.taught is taught by the network of init, which is empty")
         return self
 
 
@@ -79,12 +76,6 @@ class _Step(nn.Module):
         super().__init__()
         self.config = config
         self.denoiser = build_denoiser(config.model, latent_shape)
-        # In a tuple, so that the frozen network is no part of this module's state.
-        self.teacher: tuple[Denoiser] | None = None
-
-    def learn_from_start(self) -> None:
-        """Keep a frozen copy of the present network as the teacher of shortcuts."""
-        self.teacher = (copy.deepcopy(self.denoiser).requires_grad_(False).eval(),)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: z, eps (B, *latent), t (B,), hide (B, 3 or 5), and what `_conditions` takes."""
@@ -106,24 +97,15 @@ class _Step(nn.Module):
     def _with_shortcuts(
         self, shortcut: Shortcut, batch: dict[str, Tensor], conditions: Conditions
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        features = self.denoiser.embed_still(conditions.still)
+
+        def network(x: Tensor, t: Tensor, size: Tensor, rows: Tensor) -> Tensor:
+            out: Tensor = self.denoiser(x, t, _of_rows(conditions, rows), features[rows], size)
+            return out
+
         size = batch["step_size"]
-        network = _told_steps(self.denoiser, conditions)
-        teacher = None
-        if self.teacher is not None and bool((size > 0).any()):
-            teacher = _told_steps(self.teacher[0].to(size.device), conditions)
-        losses = shortcut_loss(network, shortcut, batch["z"], batch["eps"], batch["t"], size, teacher)
+        losses = shortcut_loss(network, shortcut, batch["z"], batch["eps"], batch["t"], size)
         return losses.mean(), _means(losses, {"loss_flow_matching": size == 0, "loss_shortcut": size > 0})
-
-
-def _told_steps(denoiser: Denoiser, conditions: Conditions) -> StepDenoiser:
-    """Return a denoiser under a batch's conditions as a function of the step's size and the rows."""
-    features = denoiser.embed_still(conditions.still)
-
-    def network(x: Tensor, t: Tensor, size: Tensor, rows: Tensor) -> Tensor:
-        out: Tensor = denoiser(x, t, _of_rows(conditions, rows), features[rows], size)
-        return out
-
-    return network
 
 
 def _descended(weights: Weights, start: Weights) -> Weights:
@@ -177,22 +159,13 @@ class DenoiserTask:
         torch.manual_seed(derive_seed(config.optimiser.seed, "initial weights"))
         step = _Step(config, self.latents.shape)
         self.module: nn.Module = step
-        same = start is not None and self._start_from(start, step.denoiser)
-        if config.process.shortcut is not None and config.process.shortcut.taught is not None:
-            if not same:
-                raise ConfigError(
-                    f"'{config.init}' was trained over another auto-encoder and cannot teach shortcuts over this one.",
-                    "Train it on over this one first, without process.shortcut.taught.",
-                )
-            step.learn_from_start()
+        if start is not None:
+            self._start_from(start, step.denoiser)
 
-    def _start_from(self, start: Weights, denoiser: Denoiser) -> bool:
-        """Copy a trained denoiser, and with it the units of its latents if it was trained over the same stage 1.
+    def _start_from(self, start: Weights, denoiser: Denoiser) -> None:
+        """Copy a trained denoiser, and with it the units of its latents if it was trained over the same encoder.
 
         Only the step's size may be new as a condition: it starts as "no change". Classes are matched by name.
-
-        Returns:
-            Whether it was trained over the same stage 1.
 
         Raises:
             ConfigError: The denoiser has another shape.
@@ -206,16 +179,14 @@ class DenoiserTask:
             raise ConfigError(f"'{self.config.init}' holds a denoiser of another shape.", "Use the settings it had.")
         denoiser.load_state_dict(trained, strict=False)
         latents, header = self.latents, start.header
-        if header.autoencoder != latents.weights.header.autoencoder:
-            return False
-        ours, theirs = latents.weights.autoencoder().state_dict(), start.autoencoder().state_dict()
-        if not all(torch.equal(ours[name], theirs[name]) for name in ours):
-            return False
-        latents.mean, latents.sd = start.latent_statistics()
-        latents.motion_median = header.motion_median_px
-        if header.pressure_median is not None and header.slide_median is not None:
-            latents.control_medians = torch.tensor([header.pressure_median, header.slide_median])
-        return True
+        if header.autoencoder.latent_shape != latents.weights.header.autoencoder.latent_shape:
+            return
+        ours, theirs = (weights.autoencoder().encoder.state_dict() for weights in (latents.weights, start))
+        if ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours):
+            latents.mean, latents.sd = start.latent_statistics()
+            latents.motion_median = header.motion_median_px
+            if header.pressure_median is not None and header.slide_median is not None:
+                latents.control_medians = torch.tensor([header.pressure_median, header.slide_median])
 
     def _items(self, bank: LatentBank, index: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
         z = bank.draw(index, generator)

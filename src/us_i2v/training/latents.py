@@ -29,11 +29,12 @@ from us_i2v.training.strips import write_strip
 from us_i2v.weights import Header, SpeckleConfig, Weights, save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
+    from us_i2v.data.training_clips import Window
     from us_i2v.training.loop import Task
     from us_i2v.training.report import Reporter
 
@@ -42,10 +43,16 @@ _BLANK = 0.02
 """Mean gray level (0..1) below which a window's first frame shows nothing."""
 
 
-def windows_to_calibrate(sampler: ClipSampler, size: int, device: torch.device) -> list[Tensor]:
-    """Draw the windows that speckle is calibrated on, each (1, 1, T, size, size) in 0..1; blank ones are left out."""
-    windows = (sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
-    return [stack_windows([w], size)["video"].to(device) for w in windows if w.frames[0].mean() > _BLANK]
+def windows_to_calibrate(
+    windows: Iterable[Window], size: int, device: torch.device
+) -> tuple[list[Tensor], list[float]]:
+    """Prepare windows that speckle is calibrated on; blank ones are left out.
+
+    Returns:
+        The windows, each (1, 1, T, size, size) in 0..1, and the seconds between the frames of each.
+    """
+    shown = [window for window in windows if window.frames[0].mean() > _BLANK]
+    return [stack_windows([w], size)["video"].to(device) for w in shown], [w.interval for w in shown]
 
 
 class LatentTraining(Config):
@@ -157,7 +164,8 @@ class Latents:
         known = self.weights.header.speckle
         if known.factor == 0:
             return known
-        videos = windows_to_calibrate(self.held_sampler, self.weights.header.autoencoder.size, self.device)
+        windows = (self.held_sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
+        videos, _ = windows_to_calibrate(windows, self.weights.header.autoencoder.size, self.device)
         if not videos:
             return known
         return calibrated_speckle(reconstruction(self.autoencoder), videos, known, self.autoencoder.persistence)
