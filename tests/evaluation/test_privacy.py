@@ -9,73 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from typer.testing import CliRunner, Result
 
 from tests.cli.conftest import one_line_error
 from tests.factories import small_weights
 from tests.metrics.real import lung_clips
+from tests.privacy.phantoms import COPIED, FAST, HELD, LENGTH, OTHERS, TRAIN, Phantoms, phantom_clip
 from us_i2v.cli.app import app
 from us_i2v.cli.privacy import COPIES
-from us_i2v.data.manifest import Sample, write_manifest
-from us_i2v.data.phantom.config import PhantomConfig, Scanner
-from us_i2v.data.phantom.simulate import simulate
-from us_i2v.data.writers import write_clip
 from us_i2v.errors import DataError, WeightsError
 from us_i2v.evaluation.planted import STRENGTHS, planted
-from us_i2v.evaluation.privacy import PrivacyResult, check_privacy
+from us_i2v.evaluation.privacy import check_privacy
 from us_i2v.evaluation.privacy_clips import Queries, query_windows
 from us_i2v.evaluation.privacy_report import document, markdown
 from us_i2v.latents_file import save_latent
 from us_i2v.pipeline import ImageToVideo
 from us_i2v.privacy import FILTER, REFERENCE, load_filter
 from us_i2v.seeding import numpy_generator
-from us_i2v.training.privacy import PrivacyTraining, fit_privacy
+from us_i2v.training.privacy import fit_privacy
 from us_i2v.training.report import Silent
-from us_i2v.types import Frames
 from us_i2v.weights import load_weights
-
-SIDE, LENGTH = 64, 16
-TRAIN, HELD, OTHERS, COPIED = 8, 16, 8, 4
-PHANTOM = PhantomConfig(size=(SIDE, SIDE), n_frames=1, depth_mm=20, scanner=Scanner(looks=1, scatterers_per_mm3=12))
-"""Shallow and sparse: quick to simulate."""
-FAST = PrivacyTraining.parse(
-    {"optimiser": {"steps": 60, "batch_size": 8, "warmup": 5, "validate_every": 30}, "clips": {"drop_repeats": False}}
-)
-
-
-def phantom_clip(seed: int) -> Frames:
-    """One phantom, swaying: simulating every frame would take minutes."""
-    picture = simulate(PHANTOM, seed).frames[0].astype(float)
-    rng = numpy_generator(seed, "sway")
-    way = np.sin(np.arange(LENGTH) * rng.uniform(0.2, 0.6))[:, None] * rng.uniform(-3, 3, 2)
-    return np.stack([ndimage.shift(picture, by, order=1, mode="nearest") for by in way]).round().astype(np.uint8)
-
-
-class Phantoms:
-    """A data set with stated splits, of training, held-out and other clips, and its filter."""
-
-    def __init__(self, root: Path, clips: list[Frames], parts: tuple[int, int, int]) -> None:
-        self.data, self.run, self.weights = root / "data", root / "run", small_weights(root / "w.safetensors")
-        self.clips = clips
-        splits = [name for name, count in zip(("train", "val", "test"), parts, strict=True) for _ in range(count)]
-        samples = []
-        for number, (frames, split) in enumerate(zip(self.clips, splits, strict=True)):
-            path = write_clip(self.data / f"c{number:02d}.npz", frames, 20.0)
-            samples.append(Sample(Path(path), "clip", None, f"p{number}", split, (), 20.0))
-        write_manifest(self.data / "manifest.csv", samples)
-        self.fit()
-
-    def fit(self, **options: bool) -> None:
-        fit_privacy([self.data], self.weights, self.run, FAST, reporter=Silent(), device="cpu", **options)
-
-    def write(self, folder: Path, clips: dict[str, Frames]) -> Path:
-        for name, frames in clips.items():
-            write_clip(folder / name, frames, 20.0)
-        return folder
-
-    def check(self, *paths: Path, **more: object) -> PrivacyResult:
-        return check_privacy(Queries(paths), self.run, self.weights, device="cpu", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -140,25 +93,51 @@ def test_exact_copy_has_its_latent_too(phantoms: Phantoms, tmp_path: Path) -> No
     assert {match.clip for match in clip.matches.values()} == {"c02.npz"}
     assert clip.seed is not None
     assert clip.seed.similarity == 1
-    held = load_filter(phantoms.run).held["latent"]
-    assert clip.matches["latent"].as_high == 1 / (1 + len(held))
+    assert {match.windows for match in clip.matches.values()} == {1}
+    assert clip.matches["latent"].as_high == 1 / (1 + HELD)
+    assert result.counts["latent"].copies == 1
+    assert result.counts["latent"].by_still is None  # latents hold no still
+    assert result.counts["siamese"].by_still == 1
+
+
+def test_still_is_found_mirrored_too(phantoms: Phantoms, tmp_path: Path) -> None:
+    clips = {"copy.npz": np.ascontiguousarray(phantoms.clips[2][..., ::-1])}
+    (clip,) = phantoms.check(phantoms.write(tmp_path / "clips", clips)).clips
+    assert clip.seed is not None
+    assert (clip.seed.clip, clip.seed.group, clip.seed.mirrored) == ("c02.npz", "p2", True)
+    assert clip.seed.similarity == 1
+
+
+def test_strangers_of_several_windows_are_measured_by_clips_of_as_many(phantoms: Phantoms, tmp_path: Path) -> None:
+    """Windows of 16 frames, every second one: 31 long; 80 frames hold two."""
+    strangers = {f"other{k}.npz": phantom_clip(TRAIN + HELD + k, 5 * LENGTH) for k in range(OTHERS)}
+    copy = {"copy.npz": phantom_clip(1, 5 * LENGTH)}
+    result = phantoms.check(phantoms.write(tmp_path / "clips", strangers | copy))
+    fitted = load_filter(phantoms.run)
+    for measure in ("siamese", "correlation"):
+        two = fitted.held[measure].threshold(2, 0.95)
+        assert two > fitted.held[measure].threshold(1, 0.95)
+        assert {clip.matches[measure].windows for clip in result.clips} == {2}
+        assert result.counts[measure].thresholds == (two, two)
+        assert result.counts[measure].strangers == pytest.approx(1 / 13)  # of 24 windows: 12 sets of two
+        flagged = [clip.name for clip in result.clips if clip.matches[measure].copy]
+        assert "copy.npz" in flagged
+        assert len(flagged) <= 3, (measure, flagged)
 
 
 def test_thresholds_come_from_held_out_groups(phantoms: Phantoms) -> None:
-    held = load_filter(phantoms.run)
-    for measure, limit in held.header.thresholds.items():
-        assert limit.groups == HELD
-        assert held.held[measure].max().item() == pytest.approx(limit.value), measure  # fewer than 19
-    assert held.header.held_auc is not None
-    assert held.header.held_auc > 0.9
-
-
-def test_stopped_fit_goes_on_to_the_same_filter(phantoms: Phantoms) -> None:
-    path = phantoms.run / FILTER
-    before = path.read_bytes()
-    path.unlink()
-    phantoms.fit(resume=True)
-    assert path.read_bytes() == before
+    fitted = load_filter(phantoms.run)
+    assert set(fitted.held) == {"siamese", "correlation", "latent"}
+    for measure, held in fitted.held.items():
+        assert (held.n_clips, held.n_groups) == (HELD, HELD)
+        ranked = np.sort(held.similarities)  # place 0.95 * 25 = 23.75 of 24
+        expected = ranked[22] + 0.75 * (ranked[23] - ranked[22])
+        assert held.threshold(1, 0.95) == pytest.approx(expected), measure
+        assert expected < ranked[-1]
+        assert held.strangers(1, 0.95) == pytest.approx(0.05)
+    assert fitted.header.held_groups == tuple(sorted(f"p{k}" for k in range(TRAIN, TRAIN + HELD)))
+    assert fitted.header.held_auc is not None
+    assert fitted.header.held_auc > 0.9
 
 
 def test_training_data_can_be_read_again(phantoms: Phantoms, tmp_path: Path) -> None:
@@ -202,7 +181,7 @@ def test_command_fails_above_a_share(phantoms: Phantoms, tmp_path: Path) -> None
     report = tmp_path / "report.md"
     done = run_line(*line, "-o", report)
     assert done.exit_code == 0, done.output
-    assert "| siamese | 1 | 1 | 1.000 [0.207, 1.000], 1 groups | 1 |" in done.stdout
+    assert "| siamese | 1 | 1 | 1.000 [0.207, 1.000], 1 groups | 0.050 | 1 |" in done.stdout
     assert "c01.npz" in report.read_text()
     assert json.loads(report.with_suffix(".json").read_text())["clips"][0]["name"] == "copy.npz"
     assert run_line(*line, "--fail-above", "0.5").exit_code == COPIES

@@ -45,6 +45,32 @@ class Queries:
     seed: int = 0
 
 
+class Names:
+    """Names of what is checked: paths below what was given, each name once.
+
+    Args:
+        paths: How many paths of clips were given; if several, their folders are part of the names.
+    """
+
+    def __init__(self, paths: int) -> None:
+        self.several, self._taken = paths > 1, set[str]()
+
+    def of(self, path: Path, given: Path) -> str:
+        """Return the name of a clip or still that was found in a given path."""
+        base = given.parent if given.is_file() or path == given else given
+        name = path.relative_to(base).as_posix()
+        return self.own(f"{base.resolve().name}/{name}" if self.several else name)
+
+    def own(self, name: str) -> str:
+        """Return a name that was not returned before: the given one, or with a number."""
+        number, own = 1, name
+        while own in self._taken:
+            number += 1
+            own = f"{name} ({number})"
+        self._taken.add(own)
+        return own
+
+
 def training_views(
     fitted: PrivacyFilter,
     run: Path,
@@ -78,37 +104,39 @@ def query_windows(
     cache: Path,
 ) -> Iterator[Window]:
     """Yield what is checked."""
-    header = fitted.header
+    header, names = fitted.header, Names(len(queries.clips))
     if queries.samples:
-        yield from _drawn(queries, weights, header.size, device)
+        yield from _drawn(queries, weights, header.size, device, names)
     else:
         for path in queries.clips:
             for sample in _clips(path):
+                name = names.of(sample.path, path)
                 with tempfile.TemporaryDirectory(dir=cache) as own:  # One clip at a time: there may be very many.
                     # A clip of a window's length is that window, repeated frames included.
                     whole = open_clip(sample.path).n_frames == header.n_frames
                     clips = header.clips.model_copy(update={"drop_repeats": False}) if whole else header.clips
                     (stored,) = store_clips([(path.name, sample)], Path(own), header.size, clips)
-                    named = replace(stored, name=_name(sample.path, path))
-                    yield from stored_windows([named], header.clips, header.n_frames, header.windows)
+                    yield from stored_windows(
+                        [replace(stored, name=name)], header.clips, header.n_frames, header.windows
+                    )
     for path in queries.latents:
         saved = load_latent(path, space=header.latent_space, shape=autoencoder.config.latent_shape)
         length = autoencoder.config.latent_shape[1]
-        for number, latent in enumerate(saved.latent):
-            for start in range(0, latent.shape[1] - length + 1, length):
-                yield Window(path.name, str(path), None, latent[:, start : start + length])
-            if latent.shape[1] < length:
-                raise DataError(f"Latent {number} of '{path}' is too short.", "Write it again.")
+        name = names.own(path.name)
+        for latent in saved.latent:
+            last = latent.shape[1] - length
+            for start in sorted({*range(0, last + 1, length), last}):  # the last one reaches the end
+                yield Window(name, str(path), None, latent[:, start : start + length])
 
 
-def _drawn(queries: Queries, weights: Weights, size: int, device: torch.device) -> Iterator[Window]:
+def _drawn(queries: Queries, weights: Weights, size: int, device: torch.device, names: Names) -> Iterator[Window]:
     """Draw clips of the stills, and of the clips' first frames, that were given."""
     generator = ImageToVideo(weights, device)
     fit, options = Fit(weights.header.fit, size), GenerateOptions(frames=weights.header.autoencoder.n_frames)
     for path in queries.clips:
         for sample in find_samples(path):
             still = read_still(sample.path) if sample.kind == "still" else open_clip(sample.path).read([0])[0]
-            name = _name(sample.path, path)
+            name = names.of(sample.path, path)
             seed = derive_seed(queries.seed, "privacy", name) % 2**31
             for number, clip in enumerate(generator(still, seed=seed, num_clips=queries.samples, options=options)):
                 latent = None if clip.latent is None else clip.latent[0]
@@ -121,11 +149,6 @@ def _clips(path: Path) -> list[Sample]:
     if not found:
         raise DataError(f"'{path}' holds no clips.", "Give a folder of clips, a manifest.csv or a clip.")
     return found
-
-
-def _name(path: Path, root: Path) -> str:
-    base = root.parent if root.is_file() else root
-    return path.relative_to(base).as_posix() if path != base else path.name
 
 
 def counted(windows: Iterable[Window], progress: Callable[[int, int, str], None]) -> Iterator[Window]:

@@ -13,6 +13,8 @@ cross-entropy of |difference| (Packhaeuser et al. 2022).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -22,13 +24,16 @@ from us_i2v.config import Config
 from us_i2v.models.blocks import group_norm
 
 _CELLS = 4
+_Width = Annotated[int, Field(ge=4, le=512)]
 
 
 class SiameseConfig(Config):
     """Shape of the network."""
 
     size: int = Field(64, ge=32, le=128, multiple_of=16, description="Side of the pictures that the network sees.")
-    widths: tuple[int, int, int, int] = Field((16, 32, 64, 96), description="Channels by stage, each of stride 2.")
+    widths: tuple[_Width, _Width, _Width, _Width] = Field(
+        (16, 32, 64, 96), description="Channels by stage, each of stride 2."
+    )
     embedding: int = Field(128, ge=8, le=1024, description="Numbers of an embedding.")
 
 

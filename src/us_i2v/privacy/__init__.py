@@ -1,7 +1,8 @@
 """The privacy filter: what a clip looks like to it, its file, and how alike two sets of clips are.
 
 A clip is cut into windows. A window is seen as `FRAMES` pictures of 96 x 96 px, spread over it, and as the latent that
-the video auto-encoder gives it. Windows are compared in three ways (`metrics.copies`), each the largest over pictures:
+the video auto-encoder gives it. Windows are compared in three ways (`metrics.copies`), each the largest over pictures
+(blank ones, which are alike whatever they belong to, are left out):
 
 | measure | compares | finds |
 |---|---|---|
@@ -9,17 +10,17 @@ the video auto-encoder gives it. Windows are compared in three ways (`metrics.co
 | correlation | pictures without slow gray levels, shifted by up to 8 % and mirrored | the same picture |
 | latent | latents less the training set's mean latent | the same motion |
 
-Two files: `privacy.safetensors` (network, thresholds, hashes; no pictures) and `reference.safetensors`, the training
-set as the filter sees it. The second one holds pictures of patients; the first names its digest.
+Two files: `privacy.safetensors` (network, held-out similarities, hashes; no pictures) and `reference.safetensors`, the
+training set as the filter sees it. The second one holds pictures of patients; the first names its digest.
 """
 
+from us_i2v.privacy.calibration import Held
 from us_i2v.privacy.comparing import MEASURES, Comparer, Nearest
 from us_i2v.privacy.files import (
     FILTER,
     REFERENCE,
     PrivacyFilter,
     PrivacyHeader,
-    Threshold,
     load_filter,
     load_reference,
     save_filter,
@@ -33,10 +34,10 @@ __all__ = [
     "MEASURES",
     "REFERENCE",
     "Comparer",
+    "Held",
     "Nearest",
     "PrivacyFilter",
     "PrivacyHeader",
-    "Threshold",
     "Views",
     "Window",
     "load_filter",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from us_i2v.data.duplicates import fingerprint, structure
+from us_i2v.data.duplicates import fingerprint, is_blank, structure
 from us_i2v.metrics.copies import pearson, shifted_correlation
 from us_i2v.privacy.views import FRAMES
 
@@ -42,8 +42,16 @@ class Nearest:
 
 @dataclass(frozen=True)
 class _Features:
-    """Embeddings (M * FRAMES, E), structures (M * FRAMES, COARSE, COARSE), centred latents (M, D)."""
+    """What is compared of M windows.
 
+    Attributes:
+        shown: Bool (M * FRAMES,), False for blank pictures.
+        embeddings: (M * FRAMES, E).
+        structures: (M * FRAMES, COARSE, COARSE).
+        latents: (M, D), centred.
+    """
+
+    shown: Tensor
     embeddings: Tensor
     structures: Tensor
     latents: Tensor
@@ -75,27 +83,28 @@ class Comparer:
     def _nearest(self, views: Views) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]]:
         found = {}
         for name, alike in self._similarities(views).items():
-            known = torch.where(alike.isnan(), -torch.inf, alike.double()).cpu().numpy()
+            known = alike.double().cpu().numpy()
             place = known.argmax(1)
             best = known[np.arange(len(known)), place]
             found[name] = np.where(np.isinf(best), np.nan, best), place
         return found
 
     def _similarities(self, views: Views) -> dict[str, Tensor]:
-        """Return, by measure, the similarity (Q, M) of each window to each reference window; NaN where unknown."""
+        """Return, by measure, the similarity (Q, M) of each window to each reference window; -inf where unknown."""
         ours, theirs = self._of(views), self._features
         shape = (len(views), FRAMES, len(self.reference), FRAMES)
         by_picture = {
             "siamese": pearson(ours.embeddings, theirs.embeddings),
             "correlation": shifted_correlation(ours.structures, theirs.structures, REACH),
         }
-        shown = views.has_pictures[:, None].to(self.device)
+        # A blank picture has no embedding of its own: it would be exactly as alike to every other blank one as a copy.
+        shown = ours.shown[:, None] & theirs.shown[None]
         found = {
-            name: torch.where(shown, values.reshape(shape).amax((1, 3)), torch.nan)
+            name: torch.where(shown, values, -torch.inf).reshape(shape).amax((1, 3))
             for name, values in by_picture.items()
         }
         known = views.has_latent[:, None] & self.reference.has_latent[None]
-        found["latent"] = torch.where(known.to(self.device), pearson(ours.latents, theirs.latents), torch.nan)
+        found["latent"] = torch.where(known.to(self.device), pearson(ours.latents, theirs.latents), -torch.inf)
         return found
 
     @torch.no_grad()
@@ -103,9 +112,11 @@ class Comparer:
         pictures = views.pictures.flatten(0, 1)
         starts = range(0, len(pictures), _BATCH)
         embeddings = [self._embed(pictures[start : start + _BATCH]) for start in starts]
-        fine = np.stack([structure(fingerprint(picture)) for picture in pictures.numpy()])
-        structures = F.adaptive_avg_pool2d(torch.from_numpy(fine).float().to(self.device), COARSE)
-        return _Features(torch.cat(embeddings), structures, (views.latents - self.centre).to(self.device))
+        prints = [fingerprint(picture) for picture in pictures.numpy()]
+        shown = torch.tensor([not is_blank(entry) for entry in prints], device=self.device)
+        fine = torch.from_numpy(np.stack([structure(entry).astype(np.float32) for entry in prints]))
+        structures = F.adaptive_avg_pool2d(fine.to(self.device), COARSE)
+        return _Features(shown, torch.cat(embeddings), structures, (views.latents - self.centre).to(self.device))
 
     def _embed(self, pictures: Tensor) -> Tensor:
         embeddings: Tensor = self.network(pictures[:, None].to(self.device).float() / 255)

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
@@ -16,6 +17,8 @@ from us_i2v.data.training_clips import ClipsConfig
 from us_i2v.errors import WeightsError
 from us_i2v.metrics.pretrained import fill, tensors_digest
 from us_i2v.models.siamese import SiameseConfig, SiameseNetwork
+from us_i2v.privacy.calibration import Held
+from us_i2v.privacy.comparing import MEASURES
 from us_i2v.privacy.views import Views
 from us_i2v.weights import read_tensors, write_tensors
 
@@ -26,17 +29,12 @@ FILTER = "privacy.safetensors"
 REFERENCE = "reference.safetensors"
 METADATA_KEY = "us_i2v_privacy"
 REFERENCE_KEY = "us_i2v_privacy_reference"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 knew the held-out windows and not whose they were, from which no threshold for a whole clip follows."""
 
 _REMEDY = "Run `us-i2v privacy fit` again."
-
-
-class Threshold(Config):
-    """Where a measure parts copies from strangers."""
-
-    value: float = Field(description="Similarity above which a window counts as a copy.")
-    windows: int = Field(ge=1, description="Held-out windows that it comes from.")
-    groups: int = Field(ge=1, description="Their groups (patients).")
+_HELD = ("held", "held_clip", "held_group")
+_MOST_SIMILAR = 1.001  # rounding
 
 
 class PrivacyHeader(Config):
@@ -50,11 +48,12 @@ class PrivacyHeader(Config):
     n_frames: int = Field(ge=2, le=512, description="Frames of a window.")
     windows: int = Field(ge=1, le=64, description="Windows a clip.")
     latent_space: str = Field(description="Hash of the auto-encoder, see `latents_file.latent_space`.")
-    quantile: float = Field(gt=0, lt=1, description="Share of held-out windows below the thresholds.")
-    thresholds: dict[str, Threshold] = Field(description="By measure.")
+    quantile: float = Field(gt=0, lt=1, description="Share of held-out clips below the thresholds.")
     held_auc: float | None = Field(None, description="Held-out pairs of one clip against pairs of two groups: AUC.")
     training_groups: tuple[str, ...] = Field(description="Groups (patients) of the training clips.")
     clip_sha256: tuple[str, ...] = Field(description="Hashes of the training files.")
+    held_groups: tuple[str, ...] = Field(description="Groups (patients) of the held-out clips.")
+    held_sha256: tuple[str, ...] = Field(description="Hashes of the held-out files.")
     reference_sha256: str = Field(description="Digest of the training set as the filter sees it.")
     notes: str = Field("", description="Free text: data and licences.")
 
@@ -66,21 +65,25 @@ class PrivacyFilter:
     Attributes:
         header: See `PrivacyHeader`.
         network: In evaluation mode.
-        held: By measure, float32 (N,): each held-out window's largest similarity to the training set.
+        held: By measure, the held-out windows, which give the thresholds; see `Held`.
         centre: float32 (D,), the mean training latent.
     """
 
     header: PrivacyHeader
     network: SiameseNetwork
-    held: dict[str, Tensor]
+    held: dict[str, Held]
     centre: Tensor
 
 
 def save_filter(path: Path, fitted: PrivacyFilter) -> None:
     """Write a filter's file atomically; raises `OutputError`."""
     tensors = {f"siamese.{name}": value for name, value in fitted.network.state_dict().items()}
-    tensors |= {f"held.{name}": value for name, value in fitted.held.items()} | {"latent.centre": fitted.centre}
+    tensors["latent.centre"] = fitted.centre
     out = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}
+    for name, held in fitted.held.items():
+        out[f"held.{name}"] = torch.from_numpy(held.similarities.astype(np.float32))
+        out[f"held_clip.{name}"] = torch.from_numpy(held.clips.astype(np.int64))
+        out[f"held_group.{name}"] = torch.from_numpy(held.groups.astype(np.int64))
     write_tensors(path, out, {METADATA_KEY: fitted.header.model_dump_json()})
 
 
@@ -99,10 +102,28 @@ def load_filter(path: Path) -> PrivacyFilter:
         raise WeightsError(f"'{file}' has a damaged header ({str(error).splitlines()[0]}).", _REMEDY) from error
     network = SiameseNetwork(header.network)
     fill(network, {k.removeprefix("siamese."): v for k, v in tensors.items() if k.startswith("siamese.")}, file)
-    held = {k.removeprefix("held."): v for k, v in tensors.items() if k.startswith("held.")}
-    if set(held) != set(header.thresholds) or "latent.centre" not in tensors or "siamese" not in held:
+    held = {name: _held(tensors, name, file) for name in MEASURES if f"held.{name}" in tensors}
+    centre = tensors.get("latent.centre")
+    known = {"latent.centre", *(f"{kind}.{name}" for kind in _HELD for name in held)}
+    extra = sorted(name for name in tensors if name not in known and not name.startswith("siamese."))
+    if "siamese" not in held or centre is None or centre.ndim != 1:
         raise WeightsError(f"'{file}' lacks a part of the filter.", _REMEDY)
-    return PrivacyFilter(header, network.eval().requires_grad_(False), held, tensors["latent.centre"])
+    if extra:
+        raise WeightsError(f"'{file}' has an unknown tensor '{extra[0]}'.", _REMEDY)
+    return PrivacyFilter(header, network.eval().requires_grad_(False), held, centre.float())
+
+
+def _held(tensors: dict[str, Tensor], name: str, file: Path) -> Held:
+    """Take the held-out windows of a measure out of a file's tensors; raises `WeightsError` if they do not fit."""
+    parts = [tensors.get(f"{kind}.{name}") for kind in _HELD]
+    shapes = [None if part is None else tuple(part.shape) for part in parts]
+    similarities, clips, groups = parts
+    if similarities is None or clips is None or groups is None or len(set(shapes)) > 1 or not similarities.numel():
+        raise WeightsError(f"'{file}': held-out windows of '{name}' are of shapes {shapes}.", _REMEDY)
+    whole = clips.dtype == groups.dtype == torch.int64 and int(torch.stack([clips, groups]).min()) >= 0
+    if similarities.ndim != 1 or not whole or float(similarities.abs().max()) > _MOST_SIMILAR:
+        raise WeightsError(f"'{file}': held-out windows of '{name}' are no similarities of numbered clips.", _REMEDY)
+    return Held(similarities.double().numpy(), clips.numpy(), groups.numpy())
 
 
 def save_reference(path: Path, views: Views) -> str:

@@ -45,11 +45,6 @@ class Views:
         """Number of windows."""
         return len(self.clips)
 
-    @property
-    def has_pictures(self) -> Tensor:
-        """Bool (M,): not all of a window's pictures are black."""
-        return (self.pictures > 0).flatten(1).any(1)
-
     def part(self, first: int, last: int) -> Views:
         """Return windows first .. last - 1."""
         rows = slice(first, last)

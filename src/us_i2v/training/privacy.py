@@ -3,16 +3,18 @@
     1. The siamese network (`models.siamese`) on pairs of pictures of one clip, each changed on its own: shifted,
        zoomed, mirrored, brightened, blurred, with noise. Training clips only.
     2. The training clips as the filter sees them: `reference.safetensors`.
-    3. Each held-out window's largest similarity to them, by measure; the threshold is a quantile of these.
+    3. Each held-out window's largest similarity to them, by measure; the thresholds are quantiles of these
+       (`privacy.calibration`).
 
-A held-out group is nobody of the training set, so its clips are no copies. `privacy.safetensors` is written last: where
-it lies, all of the run does. Source: see `metrics.copies`.
+A held-out group is nobody of the training set, so its clips are no copies; `training.privacy_sides` makes sure of that.
+`privacy.safetensors` is written last: where it lies, all of the run does. Source: see `metrics.copies`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -27,25 +29,27 @@ from us_i2v.data.training_clips import ClipsConfig, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import DataError
 from us_i2v.latents_file import latent_space
-from us_i2v.metrics.copies import pearson, ranking_auc, threshold
+from us_i2v.metrics.copies import pearson, ranking_auc
 from us_i2v.models.siamese import SiameseConfig, SiameseNetwork, contrastive_loss
 from us_i2v.privacy import (
     FILTER,
     MEASURES,
     REFERENCE,
     Comparer,
+    Held,
     PrivacyFilter,
     PrivacyHeader,
-    Threshold,
     load_reference,
     look,
     save_filter,
     save_reference,
     stored_windows,
+    windows_of,
 )
 from us_i2v.ranks import Ranks
 from us_i2v.seeding import derive_seed, numpy_generator
 from us_i2v.training.loop import CHECKPOINT, OptimiserConfig, fingerprint, first_rank_alone, train
+from us_i2v.training.privacy_sides import check_sides
 from us_i2v.training.runs import gather_clips, start_run
 from us_i2v.training.state import averaged_weights
 from us_i2v.weights import load_weights
@@ -85,7 +89,7 @@ class PrivacyTraining(Config):
     optimiser: PrivacyOptimiser = PrivacyOptimiser()
     temperature: float = Field(0.1, gt=0, le=10, description="Divides the similarities in the loss.")
     windows: int = Field(4, ge=1, le=64, description="Windows a clip that are compared, at most.")
-    quantile: float = Field(0.95, gt=0.5, lt=1, description="Share of held-out windows below the thresholds.")
+    quantile: float = Field(0.95, gt=0.5, lt=1, description="Share of held-out clips below the thresholds.")
     notes: str = Field("", description="Free text for the file's header: data and licences.")
 
 
@@ -167,7 +171,7 @@ def changed(pictures: Tensor, size: int, config: ClipsConfig, generator: torch.G
 @torch.no_grad()
 def held_auc(network: SiameseNetwork, clips: Sequence[StoredClip]) -> float:
     """Return the AUC of held-out pairs, NaN if there are no two groups; see `PrivacyTask.validate`."""
-    chosen = list(clips)[:_VALIDATED_ON]
+    chosen = spread_over_groups(clips, _VALIDATED_ON)
     groups = np.array([clip.group for clip in chosen])
     if len(set(groups)) < 2:
         return math.nan
@@ -177,6 +181,16 @@ def held_auc(network: SiameseNetwork, clips: Sequence[StoredClip]) -> float:
     )
     alike = pearson(first, second).cpu().numpy()
     return ranking_auc(np.diagonal(alike), alike[groups[:, None] != groups[None]])
+
+
+def spread_over_groups(clips: Sequence[StoredClip], count: int) -> list[StoredClip]:
+    """Return up to `count` clips: the first one of every group, then the second ones, and so on."""
+    ranks: Counter[str] = Counter()
+    rounds = []
+    for clip in clips:
+        rounds.append(ranks[clip.group])
+        ranks[clip.group] += 1
+    return [clips[k] for k in sorted(range(len(clips)), key=lambda k: rounds[k])[:count]]
 
 
 def _picture(clip: StoredClip, place: float) -> Tensor:
@@ -207,7 +221,8 @@ def fit_privacy(
         device: "auto", "cpu", "cuda", ...
 
     Raises:
-        DataError: Fewer than two training groups, or no held-out one.
+        DataError: Fewer than two training groups, or no held-out one, or one that the generator has seen, see
+            `training.privacy_sides`.
         WeightsError: The weights cannot be read.
         TrainingError: The loss is not finite.
     """
@@ -224,9 +239,13 @@ def fit_privacy(
             f"There are {len(groups)} training groups and {len(held)} held-out clips; 2 and 1 are needed.",
             "Give clips of more patients, or a manifest.csv that states groups.",
         )
+    check_sides(opened.header, data, train_clips, held, reporter)
     autoencoder = opened.autoencoder().to(where)
     task = PrivacyTask(config, train_clips, held, autoencoder.config.n_frames)
-    identity = json.dumps([opened.sha256, *(clip.sha256 for clip in train_clips)])
+    if not (out / CHECKPOINT).exists():
+        (out / FILTER).unlink(missing_ok=True)  # of a run whose checkpoint was removed
+    sides = [[(c.sha256, c.group, c.name, c.interval) for c in side] for side in (train_clips, held)]
+    identity = json.dumps([opened.sha256, *sides])
     train(
         task,
         out,
@@ -237,7 +256,8 @@ def fit_privacy(
         device=where,
         name="privacy",
     )
-    if Ranks.of_environment().first:
+    whole = (out / FILTER).exists() and (out / REFERENCE).exists()  # of this run: the checkpoint's fingerprint agreed
+    if Ranks.of_environment().first and not whole:
         step = _Step(config)
         step.load_state_dict(averaged_weights(out / CHECKPOINT))
         network = step.network.eval().requires_grad_(False)
@@ -255,7 +275,7 @@ def _finish(
     device: torch.device,
     reporter: Reporter,
 ) -> None:
-    """Look at training and held-out windows, set the thresholds and write both files."""
+    """Look at training and held-out windows, compare them and write both files."""
     length = autoencoder.config.n_frames
 
     def seen(chosen: Sequence[StoredClip], what: str) -> Views:
@@ -272,18 +292,20 @@ def _finish(
     centre = known.mean(0) if len(known) else torch.zeros(reference.latents.shape[1])
     views = seen(held, "held out")
     alike = Comparer(network, centre, reference, device).nearest(views)
-    largest, thresholds = {}, {}
+    counts = [len(windows_of(clip, clips, length, config.windows)) for clip in held]
+    of_clip = np.repeat(np.arange(len(held)), counts)
+    of_group = np.unique(np.array(views.groups), return_inverse=True)[1]
+    found = {}
     for name in MEASURES:
         best = alike[name].similarity
         there = np.isfinite(best)
         if there.any():
-            largest[name] = torch.from_numpy(best[there]).float()
-            strangers = {group for group, is_there in zip(views.groups, there, strict=True) if is_there}
-            value = threshold(best[there], config.quantile)
-            thresholds[name] = Threshold(value=value, windows=int(there.sum()), groups=len(strangers))
-            reporter.message(
-                f"{name}: threshold {value:.4g} from {int(there.sum())} windows of {len(strangers)} groups"
-            )
+            found[name] = Held(best[there].astype(np.float32).astype(np.float64), of_clip[there], of_group[there])
+            reporter.message(_told(name, found[name], config))
+    if "siamese" not in found:
+        raise DataError(
+            "All pictures of a side are blank, so there is nothing to compare.", "Look at the clips (`us-i2v inspect`)."
+        )
     auc = held_auc(network, held)
     header = PrivacyHeader(
         package_version=__version__,
@@ -294,11 +316,21 @@ def _finish(
         windows=config.windows,
         latent_space=latent_space(autoencoder),
         quantile=config.quantile,
-        thresholds=thresholds,
         held_auc=None if math.isnan(auc) else auc,
         training_groups=tuple(sorted({clip.group for clip in train_clips})),
         clip_sha256=tuple(sorted({clip.sha256 for clip in train_clips})),
+        held_groups=tuple(sorted({clip.group for clip in held})),
+        held_sha256=tuple(sorted({clip.sha256 for clip in held})),
         reference_sha256=digest,
         notes=config.notes,
     )
-    save_filter(out / FILTER, PrivacyFilter(header, network.cpu(), largest, centre))
+    save_filter(out / FILTER, PrivacyFilter(header, network.cpu(), found, centre))
+
+
+def _told(name: str, held: Held, config: PrivacyTraining) -> str:
+    """Return a line about a measure: its thresholds for a clip of one window, and of as many as are compared."""
+    low, high = (held.threshold(count, config.quantile) for count in (1, config.windows))
+    return (
+        f"{name}: threshold {low:.4g} for one window, {high:.4g} for {config.windows}, from {held.n_clips} clips "
+        f"({len(held.similarities)} windows) of {held.n_groups} groups"
+    )
