@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.factories import small_weights, textured_still
+from tests.factories import SMALL_AUTOENCODER, small_weights, textured_still
 from us_i2v.data.transforms import Fit
 from us_i2v.errors import ConfigError, InputError
 from us_i2v.models.motion import Motion
 from us_i2v.pipeline import GenerateOptions, ImageToVideo, Still
+from us_i2v.weights import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,23 @@ def test_fps_is_a_condition_within_the_trained_range(model):
     assert not np.allclose(clip.flow, model(still, options=FAST)[0].flow)
     with pytest.raises(ConfigError, match="frames a second"):
         model(still, options=FAST.model_copy(update={"fps": 100.0}))
+
+
+def test_speckle_changes_less_from_frame_to_frame_at_a_higher_rate(model, tmp_path):
+    """The same latent shown at 5 and at 20 frames a second; by weights that say when theirs holds, and by others."""
+    known = load_weights(small_weights(tmp_path / "plain.safetensors"))
+    speckle = known.header.speckle.model_copy(update={"interval_s": 0.1})
+    path = tmp_path / "timed.safetensors"
+    save_weights(path, known.header.model_copy(update={"speckle": speckle}), known.tensors)
+    still, latent = textured_still(), torch.zeros(SMALL_AUTOENCODER.latent_shape)
+
+    def changes(model: ImageToVideo, fps: float) -> float:
+        frames = model.animate(still, latent, options=GenerateOptions(fps=fps, motion=0.0)).frames[1:].astype(float)
+        return float(np.abs(np.diff(frames, axis=0)).mean())
+
+    timed = ImageToVideo.from_pretrained(path, device="cpu")
+    assert changes(timed, 20) < 0.8 * changes(timed, 5)
+    assert changes(model, 20) == changes(model, 5)
 
 
 def test_wrong_pictures_and_masks_are_refused(model):

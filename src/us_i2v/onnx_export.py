@@ -33,7 +33,7 @@ from us_i2v.errors import ConfigError
 from us_i2v.generators import LDDM
 from us_i2v.models.motion import Motion, interpolation_matrix
 from us_i2v.models.render import _CROSS, _EXCESS, _FINE_CELLS, _LOCAL_CELLS, SpeckleNoise
-from us_i2v.options import choose_sampler
+from us_i2v.options import choose_sampler, frame_interval
 from us_i2v.seeding import per_sample_noise
 from us_i2v.still import Still
 
@@ -268,7 +268,9 @@ def draw_inputs(model: ImageToVideo, still: Image, options: GenerateOptions, see
     texture = prepared.texture((shape.size // 2, shape.size // 2))
     with torch.no_grad():
         predicted = model.generator.autoencoder.persistence(prepared.seen)
-    correlation = model.info.speckle.at(None if predicted is None else prepared.map_from_square(predicted))
+    by_place = None if predicted is None else prepared.map_from_square(predicted)
+    interval = frame_interval(model.info.frame_interval_s, model.info.interval_range_s, options.fps)
+    correlation = model.info.speckle.at(by_place, interval)
     noise = SpeckleNoise([seed], texture, shape.size, correlation)
     found = (
         prepared.filled,

@@ -242,8 +242,8 @@ class ImageToVideo:
                 latent of a stitched clip, (C_z, L, H_z, W_z) or (1, C_z, L, H_z, W_z).
             seed: Seed of the drawn speckle, the only chance that is left.
             mask: As in `__call__`.
-            options: As in `__call__`; `fps` only says how fast the clip is shown. Options that draw the latent
-                are refused.
+            options: As in `__call__`; `fps` only says how fast the clip is shown, and so how fast its speckle changes.
+                Options that draw the latent are refused.
             size: As in `__call__`.
 
         Raises:

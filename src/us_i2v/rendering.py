@@ -108,7 +108,7 @@ class Renderer:
             if texture is None and options.speckle > 0:
                 texture = still.texture(motion.grid)
                 loop = options.frames if options.loop else None
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still), loop)
+                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still, 1 / fps), loop)
             per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
             for first in range(0, motion.n_frames, per_part):
                 part = motion.frames(first, first + per_part)
@@ -125,6 +125,7 @@ class Renderer:
             masks[0] = mask
         return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
 
-    def _correlation(self, still: Still) -> float | Tensor:
+    def _correlation(self, still: Still, interval_s: float) -> float | Tensor:
         predicted = self.autoencoder.persistence(still.seen.to(self.device))
-        return self.info.speckle.at(None if predicted is None else still.map_from_square(predicted))
+        by_place = None if predicted is None else still.map_from_square(predicted)
+        return self.info.speckle.at(by_place, interval_s)

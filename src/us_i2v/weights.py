@@ -83,8 +83,11 @@ class SpeckleConfig(Config):
     factor: float = Field(1.0, ge=0, le=4, description="Calibration of the predicted scale.")
     profile: tuple[float, ...] = Field((), max_length=1024, description="The same frame by frame; empty: alike in all.")
     shift: float = Field(0.0, ge=-8, le=8, description="Calibration of the predicted logits of the correlation.")
+    interval_s: float | None = Field(
+        None, gt=0, description="Time between frames at which the correlation holds; empty: at any."
+    )
 
-    later: ClassVar[tuple[str, ...]] = ("profile", "shift")
+    later: ClassVar[tuple[str, ...]] = ("profile", "shift", "interval_s")
 
     @field_validator("profile")
     @classmethod
@@ -93,16 +96,20 @@ class SpeckleConfig(Config):
             raise ValueError("factors lie in 0..4")
         return profile
 
-    def at(self, persistence: Tensor | None) -> float | Tensor:
-        """Return the correlation from frame to frame.
+    def at(self, persistence: Tensor | None, interval_s: float | None = None) -> float | Tensor:
+        """Return the correlation from frame to frame; an AR(1) process loses it exponentially in time.
 
         Args:
             persistence: (B, 1, h, w), what the decoder predicts by place (`Autoencoder.persistence`), or None.
+            interval_s: Time between frames, seconds; None: that of `self.interval_s`.
 
         Returns:
-            0 .. `MOST_ALIKE`, by place, or one number where nothing is predicted.
+            0 .. 1, by place, or one number where nothing is predicted.
         """
-        return self.correlation if persistence is None else torch.sigmoid(persistence + self.shift) * MOST_ALIKE
+        known = self.correlation if persistence is None else torch.sigmoid(persistence + self.shift) * MOST_ALIKE
+        if interval_s is None or self.interval_s is None:
+            return known
+        return known ** (interval_s / self.interval_s)
 
     def factors(self, n_frames: int, *, loop: bool = False) -> Tensor:
         """Return what the scale of each frame is multiplied by, (n_frames,).

@@ -72,6 +72,17 @@ def test_the_factors_that_made_the_clips_are_found(larger):
     assert speckle.correlation == pytest.approx(0.5, abs=0.15)
 
 
+def test_windows_of_other_rates_tell_the_correlation_at_the_median_one(autoencoder):
+    """0.6 a tenth of a second: clips made at 0.05, 0.1 and 0.2 s a frame."""
+    intervals = [0.05, 0.1, 0.2] * 2
+    videos = [clip(autoencoder, 0.6 ** (dt / 0.1), seed) for seed, dt in enumerate(intervals)]
+    known = SpeckleConfig(profile=(1.0,))
+    found = calibrated_speckle(reconstruction(autoencoder), videos, known, intervals=intervals)
+    assert found.interval_s == 0.1
+    assert found.correlation == pytest.approx(0.6, abs=0.08)
+    assert calibrated_speckle(reconstruction(autoencoder), videos, known).interval_s is None
+
+
 def test_frozen_and_unrelated_clips_give_the_ends_and_blank_ones_none(larger):
     still = torch.from_numpy(textured_still(64, 64)).float()[None, None, None] / 255
     assert calibrated_profile(reconstruction(larger), [still.expand(-1, -1, 16, -1, -1)]) == (0.0,) * 16

@@ -112,6 +112,17 @@ def test_correlation_by_place_is_shifted_and_bounded():
     assert "shift" not in SpeckleConfig().dump()
 
 
+def test_correlation_is_lost_exponentially_in_time():
+    predicted = torch.tensor([[-1.0, 0.0, 2.0]])[None, None]
+    speckle = SpeckleConfig(correlation=0.6, interval_s=0.12)
+    assert speckle.at(None, 0.12) == speckle.at(None) == 0.6
+    assert speckle.at(None, 0.04) ** 3 == pytest.approx(0.6)
+    assert torch.allclose(speckle.at(predicted, 0.06).square(), speckle.at(predicted))
+    # Weights that do not say at which interval theirs holds keep it at any.
+    assert SpeckleConfig(correlation=0.6).at(None, 0.04) == 0.6
+    assert "interval_s" not in SpeckleConfig().dump()
+
+
 @pytest.mark.parametrize("loop", [None, 16])
 def test_noise_lasts_as_long_as_its_place_says(loop):
     still = torch.from_numpy(textured_still(96, 96)).float()[None, None] / 255

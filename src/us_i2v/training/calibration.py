@@ -85,6 +85,7 @@ def calibrated_speckle(
     videos: Sequence[Tensor],
     known: SpeckleConfig,
     persistence_of: PersistenceOf = _not_predicted,
+    intervals: Sequence[float] | None = None,
 ) -> SpeckleConfig:
     """Return the speckle process with its factors by frame and its correlation from frame to frame calibrated.
 
@@ -93,6 +94,8 @@ def calibrated_speckle(
         videos: Held-out windows, see `calibrated_profile`; without any that has texture only the correlation is fitted.
         known: What stage 1 measured on its residuals.
         persistence_of: See `PersistenceOf`.
+        intervals: Seconds between the frames of each window; the correlation found holds at their median. None: it is
+            taken to hold at any.
     """
     with torch.no_grad():
         motions = [motion_of(video, number) for number, video in enumerate(videos)]
@@ -102,17 +105,22 @@ def calibrated_speckle(
         return motions[number]
 
     profile = calibrated_profile(once, videos) or known.profile
-    found = known.model_copy(update={"profile": profile})
+    usual = None if intervals is None else float(np.median(intervals))
+    found = known.model_copy(update={"profile": profile, "interval_s": usual})
     factors = found.factors(videos[0].shape[2])
+    name, between = "shift", (-MOST_SHIFT, MOST_SHIFT)
     if any(each is None for each in predicted):
-        return found.model_copy(update={"correlation": calibrated_correlation(once, videos, factors)})
+        name, between, predicted = "correlation", (0.0, HIGHEST), [None] * len(videos)
 
-    def at(shift: float, number: int) -> float | Tensor:
-        return found.model_copy(update={"shift": shift}).at(predicted[number])
+    def at(value: float, number: int) -> float | Tensor:
+        interval = None if intervals is None else intervals[number]
+        return found.model_copy(update={name: value}).at(predicted[number], interval)
 
-    shift = _alike_in_energy(once, videos, factors, at, (-MOST_SHIFT, MOST_SHIFT))
-    mean = float(np.mean([float(torch.as_tensor(at(shift, number)).mean()) for number in range(len(videos))]))
-    return found.model_copy(update={"shift": shift, "correlation": mean})
+    found = found.model_copy(update={name: _alike_in_energy(once, videos, factors, at, between)})
+    if name == "shift":
+        mean = float(np.mean([float(torch.as_tensor(found.at(each)).mean()) for each in predicted]))
+        found = found.model_copy(update={"correlation": mean})
+    return found
 
 
 def calibrated_on_generated(
@@ -135,7 +143,7 @@ def calibrated_on_generated(
     generator = load_generator(weights, device)
     shortest, longest = weights.header.interval_range_s
     rates = None if intervals is None else [min(max(1 / x, 0.5 / longest), 2 / shortest) for x in intervals]
-    return calibrated_speckle(generation(generator, rates), videos, known, generator.autoencoder.persistence)
+    return calibrated_speckle(generation(generator, rates), videos, known, generator.autoencoder.persistence, intervals)
 
 
 @torch.no_grad()

@@ -165,10 +165,11 @@ class Latents:
         if known.factor == 0:
             return known
         windows = (self.held_sampler.draw(k, 0) for k in range(_CALIBRATED_ON))
-        videos, _ = windows_to_calibrate(windows, self.weights.header.autoencoder.size, self.device)
+        videos, intervals = windows_to_calibrate(windows, self.weights.header.autoencoder.size, self.device)
         if not videos:
             return known
-        return calibrated_speckle(reconstruction(self.autoencoder), videos, known, self.autoencoder.persistence)
+        persistence_of = self.autoencoder.persistence
+        return calibrated_speckle(reconstruction(self.autoencoder), videos, known, persistence_of, intervals)
 
     def show(self, step: int, frames: Tensor) -> None:
         """Write a strip of up to four clips, (B, 1, T, S, S)."""
