@@ -222,6 +222,10 @@ def test_unusable_input_is_one_line(phantoms: Phantoms, tmp_path: Path) -> None:
     line = ("privacy", "check", "--privacy", phantoms.run, "--weights", phantoms.weights)
     assert "nothing to check" in one_line_error(run_line(*line))
     assert "does not exist" in one_line_error(run_line(*line, tmp_path / "none"))
+    fit = ("privacy", "fit", phantoms.data, "-o", tmp_path / "run", "--weights", phantoms.weights)
+    for width in (0, -16, 100_000):
+        assert "widths" in one_line_error(run_line(*fit, "--set", f"network.widths=[{width}, 16, 16, 16]"))
+    assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="1 training groups and 0 held-out clips"):
         fit_privacy([phantoms.data / "c00.npz"], phantoms.weights, tmp_path / "run", FAST, reporter=Silent())
 

@@ -32,7 +32,7 @@ class SiameseConfig(Config):
 
     size: int = Field(64, ge=32, le=128, multiple_of=16, description="Side of the pictures that the network sees.")
     widths: tuple[_Width, _Width, _Width, _Width] = Field(
-        (16, 32, 64, 96), description="Channels by stage, each of stride 2."
+        (16, 32, 64, 96), description="Channels by stage, 4 to 512, each of stride 2."
     )
     embedding: int = Field(128, ge=8, le=1024, description="Numbers of an embedding.")
 
