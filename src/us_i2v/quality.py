@@ -7,7 +7,7 @@ Ranges are quantiles of real clips of one frame interval, number of frames and s
 
 | part | what |
 |---|---|
-| frame0 | mean absolute difference of frame 0 and the still, gray levels; its range is always 0..`FRAME0` |
+| frame0 | mean absolute difference of frame 0 and the still at its size, gray levels; its range is always 0..`FRAME0` |
 | motion_energy | mean absolute difference of neighbouring frames, gray levels (`metrics.motion`) |
 | flow | mean length of the block flow against frame 0, px |
 | explained | share of the change that the motion of the surroundings explains (`metrics.block_matching`) |
@@ -16,9 +16,10 @@ Ranges are quantiles of real clips of one frame interval, number of frames and s
 | flicker | temporal flicker, gray levels |
 | highpass | fine texture of the last frame over that of frame 0 |
 
-A clip with a black, flat or washed-out frame, or without any motion, scores 0. What cannot be measured (speckle of a
-still without texture) is left out. All is measured on gray frames stretched to 128 x 128 px. The critic is the ridge
-logistic regression of `metrics.critic` on the parts but frame0. The rule that combines them is our own.
+A clip with a black, flat or washed-out frame, or without any motion, scores 0; all others `LEAST_SCORE` or more. What
+cannot be measured (speckle of a still without texture) is left out. All is measured on gray frames stretched to
+128 x 128 px. The critic is the ridge logistic regression of `metrics.critic` on the parts but frame0; its p is told as
+the part `critic`, and says nothing of clips of other weights. The rule that combines them is our own.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ BUILT_IN = "quality.json"
 SIZE = 128
 MEASURED = ("motion_energy", "flow", "explained", "decorrelation_1", "decorrelation", "flicker", "highpass")
 """Parts whose ranges come from real clips, in the order of the critic's features."""
+CRITIC = "critic"
+"""Name of the critic's probability among the parts of a score."""
 
 FRAME0 = 2.0
 """Gray levels that frame 0 may differ from the still."""
@@ -65,6 +68,8 @@ WHITE, MORE_WHITE = 250, 0.2
 SAME_INTERVAL = 1.5
 """Largest ratio of the frame intervals of clips and reference."""
 DIGITS = 6
+LEAST_SCORE = 10.0**-DIGITS
+"""Smallest score of a clip that is no failure."""
 
 
 class Range(Config):
@@ -115,16 +120,27 @@ class QualityReference:
     sha256: str
     built_in: bool = False
 
-    def check(self, frames: int, fps: float) -> None:
-        """Raise `ConfigError` if clips of this length and rate cannot be judged by it."""
+    def check(self, frames: int, fps: float, weights_sha256: str | None = None) -> None:
+        """Raise `ConfigError` if clips cannot be judged by it.
+
+        Args:
+            frames: Their length.
+            fps: Their rate.
+            weights_sha256: Hash of the weights that make them; None where that is not known, and not checked.
+        """
         header = self.header
+        about = header.critic
+        if about is not None and weights_sha256 is not None and about.weights_sha256 != weights_sha256:
+            raise ConfigError(
+                f"The critic knows clips of weights {about.weights_sha256[:12]}; these are of {weights_sha256[:12]}.",
+                "Fit a reference with the same --weights, or with --no-critic.",
+            )
         if frames < header.frames:
             raise ConfigError(
                 f"Clips of {frames} frames cannot be judged by a reference of {header.frames}.",
                 f"Use --frames {header.frames} or more, or fit one with --length {frames}.",
             )
-        ratio = max(fps * header.interval_s, 1 / (fps * header.interval_s))
-        if ratio > SAME_INTERVAL:
+        if not same_interval(1 / fps, header.interval_s):
             raise ConfigError(
                 f"Clips of {fps:.3g} frames a second cannot be judged by a reference of {1 / header.interval_s:.3g}.",
                 f"Fit one with --dt {1000 / fps:.0f}.",
@@ -136,14 +152,20 @@ class Score:
     """How plausible a clip is.
 
     Attributes:
-        value: 0..1, rounded to `DIGITS` digits.
-        parts: Value of each part that could be measured, not its share of the score.
-        worst: Name of the part that decides, or of the failure, with its value and range.
+        value: 0..1, rounded to `DIGITS` digits; 0 for failures only.
+        parts: Value of each part that could be measured, not its share of the score; with a critic also its p.
+        worst: Name of the part that decides, or of the failure, with its value and range; the critic where its p is
+            smaller than every share.
     """
 
     value: float
     parts: dict[str, float]
     worst: str
+
+
+def same_interval(one_s: float, other_s: float) -> bool:
+    """Tell whether clips of these frame intervals, in seconds, can be compared: at most `SAME_INTERVAL` apart."""
+    return max(one_s, other_s) <= SAME_INTERVAL * min(one_s, other_s) * (1 + 1e-9)
 
 
 def measure(frames: Frames) -> dict[str, float]:
@@ -178,7 +200,7 @@ def score(frames: Frames, still: Image, reference: QualityReference) -> Score:
 
     Args:
         frames: uint8 (T, H, W) or (T, H, W, 3); of a longer clip than the reference's windows, the first frames count.
-        still: uint8 (H, W) or (H, W, 3), any size.
+        still: uint8 (H, W) or (H, W, 3), any size; it is brought to the clip's size before the two are compared.
         reference: What it is judged by.
 
     Raises:
@@ -190,26 +212,34 @@ def score(frames: Frames, still: Image, reference: QualityReference) -> Score:
             f"A clip of {len(frames)} frames cannot be judged by a reference of {header.frames}.", "Fit another one."
         )
     clip = to_gray(frames[: header.frames])
-    gray = resize(to_gray(still[None])[0], (SIZE, SIZE))
+    # Through the clip's size: a clip that is smaller than its still has lost what the still shows in between.
+    gray = resize(to_gray(resize(still, clip.shape[1:])[None])[0], (SIZE, SIZE))
     parts = {"frame0": float(np.abs(resize(clip[0], (SIZE, SIZE)).astype(float) - gray).mean())}
     failure = _failure(to_gray(frames), gray)
     if failure:
         return Score(0.0, _rounded(parts), failure)
     measured = measure(clip)
-    parts |= measured
+    parts |= {name: value for name, value in measured.items() if math.isfinite(value)}
     ranges = {"frame0": Range(low=0, high=FRAME0), **header.ranges}
-    shares = {name: _share(value, ranges[name]) for name, value in parts.items() if math.isfinite(value)}
+    shares = {name: _share(value, ranges[name]) for name, value in parts.items()}
     worst = min(shares, key=lambda name: (shares[name], name))
-    value = shares[worst]
-    if reference.critic is not None:
-        row = np.array([measured[name] for name in MEASURED])
-        row = np.where(np.isfinite(row), row, reference.critic.mean)
-        value /= 1 + math.exp(-max(-60.0, min(60.0, float(reference.critic.scores(row[None])[0]))))
-    parts = {name: part for name, part in parts.items() if math.isfinite(part)}
-    limits = ranges[worst]
-    inside = " (inside)" if shares[worst] == 1 else ""
+    value, limits = shares[worst], ranges[worst]
+    inside = " (inside)" if value == 1 else ""
     text = f"{worst} {parts[worst]:.4g}, real {limits.low:.4g}..{limits.high:.4g}{inside}"
-    return Score(round(value, DIGITS), _rounded(parts), text)
+    if reference.critic is not None:
+        probability = _probability(measured, reference.critic)
+        if probability < value:
+            text = f"{CRITIC} {probability:.4g}, its probability of being real"
+        value, parts[CRITIC] = value * probability, probability
+    return Score(max(round(value, DIGITS), LEAST_SCORE), _rounded(parts), text)
+
+
+def _probability(measured: dict[str, float], critic: LinearCritic) -> float:
+    """Return the critic's probability of "real", `LEAST_SCORE` or more; an unknown part counts as a typical one."""
+    row = np.array([measured[name] for name in MEASURED])
+    row = np.where(np.isfinite(row), row, critic.mean)
+    logit = float(critic.scores(row[None])[0])
+    return max(LEAST_SCORE, 0.0 if math.isnan(logit) else 1 / (1 + math.exp(-max(-60.0, min(60.0, logit)))))
 
 
 def _share(value: float, limits: Range) -> float:
@@ -276,6 +306,16 @@ def load_reference(path: Path | None = None) -> QualityReference:
             raise WeightsError(f"'{path}' lacks a part of the critic.", remedy)
         mean, scale, weight, bias = (x.double().numpy() for x in found if x is not None)
         critic = LinearCritic(mean, scale, weight, float(bias[0]))
+        if not (scale > 0).all():
+            part = MEASURED[int(scale.argmin())]
+            raise WeightsError(
+                f"'{path}' has a critic whose scale of {part} is {scale.min():g}; above 0 is needed.", remedy
+            )
     if set(header.ranges) != set(MEASURED):
         raise WeightsError(f"'{path}' has ranges of other parts than {', '.join(MEASURED)}.", remedy)
+    for part, limits in header.ranges.items():
+        if not limits.low <= limits.high:
+            raise WeightsError(
+                f"'{path}' has the range {limits.low:g}..{limits.high:g} of {part}; low <= high is needed.", remedy
+            )
     return QualityReference(header, critic, hashlib.sha256(path.read_bytes()).hexdigest())

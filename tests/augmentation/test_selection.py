@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
 from tests.fakes import WEIGHTS_SHA256, FakeGenerator, tree, write_busi
-from us_i2v.augmentation import selection
+from us_i2v.augmentation import manifest, once, selection, synthesis, work
 from us_i2v.augmentation.planning import Job, Shard, Source, collect_sources, plan_jobs, sources_sha256
 from us_i2v.augmentation.selection import Candidate, QualitySelection, decide, numbers_kept
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.augmentation.synthesis import Outcome, synthesise
 from us_i2v.data.datasets import find_samples
-from us_i2v.errors import ConfigError
+from us_i2v.errors import ConfigError, InputError, OutputError
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.quality import MEASURED, QualityHeader, QualityReference, Range, Score
 
@@ -118,6 +122,159 @@ def test_parts_in_any_order_decide_alike(data: Path, whole: Path, tmp_path: Path
     assert tree(tmp_path / "out") == found
 
 
+class Together:
+    """Two shards in two threads, held so that one has seen no decision while the other takes it to its end.
+
+    Both begin to look for clips when all are there. The `slow` one is held at the first score that it reads, until
+    the `fast` one has removed clips ("removed"), or has cleared the scores as well ("cleared").
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+        self.moment, self.all_made = moment, threading.Barrier(2)
+        self.slow_inside, self.fast_far, self.slow_ended = (threading.Event() for _ in range(3))
+        self.begun: set[str] = set()
+        self.errors: list[BaseException] = []
+        self.read: Callable[..., Any] = selection._score
+        self.part: Callable[..., Any] = manifest._write_part
+        self.clear: Callable[..., Any] = synthesis.clear_scores
+        monkeypatch.setattr(selection, "_score", self._score)
+        monkeypatch.setattr(manifest, "_write_part", self._write_part)
+        monkeypatch.setattr(synthesis, "clear_scores", self._clear_scores)
+
+    def run(self, data: Path, out: Path) -> None:
+        def shard(index: int) -> None:
+            try:
+                run(data, out, shard=Shard(index, 2))
+            except BaseException as error:
+                self.errors.append(error)
+            finally:
+                (self.slow_ended if index == 2 else self.fast_far).set()
+
+        threads = [threading.Thread(target=shard, args=(k + 1,), name=name) for k, name in enumerate(("fast", "slow"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert not any(thread.is_alive() for thread in threads)
+
+    def _first(self, what: str) -> str:
+        """Return who is here for the first time, else nothing."""
+        name = threading.current_thread().name
+        key = f"{what} {name}"
+        if key in self.begun:
+            return ""
+        self.begun.add(key)
+        return name
+
+    def _write_part(self, *given: Any) -> None:
+        self.part(*given)
+        if self._first("part"):
+            self.all_made.wait(60)
+
+    def _score(self, out: Path, job: Job) -> Score:
+        name = self._first("score")
+        if name == "slow":
+            self.slow_inside.set()
+            assert self.fast_far.wait(60)
+        elif name == "fast":
+            assert self.slow_inside.wait(60)
+        return self.read(out, job)
+
+    def _clear_scores(self, out: Path) -> None:
+        if threading.current_thread().name == "fast" and self.moment == "removed":
+            self.fast_far.set()
+            assert self.slow_ended.wait(60)
+        self.clear(out)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("moment", ["removed", "cleared"])
+def test_shards_that_finish_together_decide_once(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, links: bool
+) -> None:
+    def refuse(*_given: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if not links:
+        monkeypatch.setattr(once.os, "link", refuse)
+    together = Together(monkeypatch, moment)
+    together.run(data, tmp_path / "out")
+    assert together.errors == []
+    assert together.begun >= {"score fast", "score slow"}, "both were about to decide"
+    found = tree(tmp_path / "out")
+    parts = [name for name in found if name.startswith("manifest-")]
+    listed = [row["file"] for name in parts for row in rows(tmp_path / "out" / name)]
+    assert sorted(listed) == sorted(row["file"] for row in rows(whole / "manifest.csv"))
+    assert {name: found[name] for name in found if name not in parts} == tree(whole)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def unreadable(patch: pytest.MonkeyPatch, names: Callable[[str], bool]) -> None:
+    """Stills of these names cannot be read while `patch` lasts."""
+    read = work.read_still
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if names(path.name):
+            raise InputError(f"'{path.name}' cannot be decoded.", "Install the extra.")
+        return read(path, **options)
+
+    patch.setattr(work, "read_still", refuse)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_still_that_comes_after_the_decision_is_refused(data: Path, tmp_path: Path, count: int) -> None:
+    out, name = tmp_path / "out", "benign/benign (2).png"
+    with pytest.MonkeyPatch.context() as patch:
+        unreadable(patch, lambda found: found == "benign (2).png")
+        for index in range(1, count + 1):
+            run(data, out, shard=Shard(index, count))
+        assert len(rows(out / "quality.csv")) == CLIPS * (sum(COUNTS.values()) - 1)
+        before = tree(out)
+        for index in range(1, count + 1):
+            run(data, out, shard=Shard(index, count))
+        assert tree(out) == before, "still unreadable: nothing changes"
+    for index in range(1, count + 1):
+        generator = FakeGenerator()
+        outcome = run(data, out, shard=Shard(index, count), generator=generator)
+        assert (generator.calls, outcome.made) == ([], 0)
+        assert outcome.unreadable == {name: selection.LATE}
+    after = tree(out)
+    assert {path for path in before if after[path] != before[path]} == {p for p in before if p.startswith("unreadable")}
+    assert before.keys() == after.keys()
+
+
+def test_clip_that_was_not_decided_on_is_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(data, out)
+    lines = (out / "quality.csv").read_text().splitlines(keepends=True)
+    kept = next(line for line in lines if ",yes," in line)
+    (out / "quality.csv").write_text("".join(line for line in lines if line != kept))
+    with pytest.raises(OutputError, match=r"does not stand in quality\.csv: it was made after the decision"):
+        run(data, out)
+    assert (out / kept.split(",")[0]).exists(), "nothing is removed that was not judged"
+    (out / "quality.csv").write_text("".join(lines).replace(",yes,", ",,"))
+    with pytest.raises(OutputError, match="is damaged"):
+        run(data, out)
+
+
+def test_without_clips_nothing_is_decided_until_there_are_some(data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        unreadable(patch, lambda found: True)
+        run(data, out)
+    assert not (out / "quality.csv").exists()
+    assert rows(out / "manifest.csv") == []
+    assert "| clips rejected for their quality, see `quality.csv` | 0 |" in (out / "README.md").read_text()
+    assert selection.summary(out, judge()) == "quality: no clip was made, so none was judged"
+    run(data, out)
+    assert tree(out) == tree(whole)
+
+
+def test_summary_of_an_unfinished_part(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "out", shard=Shard(2, 3))
+    assert selection.summary(tmp_path / "out", judge()).startswith("quality: not decided yet, other shards have clips")
+
+
 @pytest.mark.parametrize("moment", ["making", "deciding", "removing"])
 def test_kill_and_continue_gives_the_same_folder(data: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     out = tmp_path / "killed"
@@ -154,11 +311,13 @@ def killed_run(data: Path, out: Path, moment: str) -> None:
 
     def watched_write(path: Path, text: str, staging: Path) -> None:
         made = sum(1 for _ in out.rglob("*_?.npz"))
-        if (moment == "making" and made == 3) or (moment == "deciding" and path.name == "quality.csv"):
+        if moment == "making" and made == 3:
             die()
         write(path, text, staging)
 
     selection._remove, selection.write_text = counted_remove, watched_write
+    if moment == "deciding":
+        selection.write_once = lambda *_given: die()
     run(data, out)
 
 

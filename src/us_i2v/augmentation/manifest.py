@@ -21,7 +21,7 @@ from pathlib import Path
 from us_i2v.augmentation.card import CARD_NAME, RESULTS_NAME, card, measured
 from us_i2v.augmentation.outputs import write_text
 from us_i2v.augmentation.planning import Job, Shard
-from us_i2v.augmentation.selection import Row, settle
+from us_i2v.augmentation.selection import Row, is_rejected, settle
 from us_i2v.augmentation.selection import rows as decided_rows
 from us_i2v.augmentation.settings import AugmentSettings
 
@@ -69,12 +69,14 @@ def write_manifests(
     else:
         listing.unlink(missing_ok=True)
     skipped, quality = set(unreadable), settings.quality
-    decided = {} if quality is None else decided_rows(out)
+    decided = None if quality is None else decided_rows(out)
     if shard.count > 1:
         _write_part(out, jobs, shard, common, decided, staging)
         skipped = _skipped(out, shard.count)
-        done = (job.source.name in skipped or str(job.output) in decided or (out / job.output).exists() for job in jobs)
-        if not all(done):
+        missing = [job for job in jobs if job.source.name not in skipped and not (out / job.output).exists()]
+        # Read after looking for clips: another shard may have decided meanwhile, and remove them.
+        decided = None if quality is None else decided_rows(out)
+        if any(decided is None or not is_rejected(out, job) for job in missing):
             return
     if quality is not None:
         decided = settle(out, jobs, quality, staging)
@@ -82,7 +84,7 @@ def write_manifests(
             _write_part(out, jobs, Shard(index, shard.count), common, decided, staging)
     rows = _rows(out, jobs, common, decided)
     # The card goes first: where the manifest lies, the card does too.
-    rejected = None if quality is None else sum(not row.kept for row in decided.values())
+    rejected = None if quality is None else sum(not row.kept for row in (decided or {}).values())
     text = card(rows, settings, len(skipped), measured(out / RESULTS_NAME), rejected)
     write_text(out / CARD_NAME, text, staging)
     write_text(out / "manifest.csv", _csv(rows), staging)
@@ -93,7 +95,7 @@ def _write_part(
     jobs: Sequence[Job],
     shard: Shard,
     common: Mapping[str, str],
-    decided: Mapping[str, Row],
+    decided: Mapping[str, Row] | None,
     staging: Path,
 ) -> None:
     rows = _rows(out, shard.select(jobs), common, decided)
@@ -110,12 +112,12 @@ def _skipped(out: Path, shards: int) -> set[str]:
 
 
 def _rows(
-    out: Path, jobs: Sequence[Job], common: Mapping[str, str], decided: Mapping[str, Row]
+    out: Path, jobs: Sequence[Job], common: Mapping[str, str], decided: Mapping[str, Row] | None
 ) -> list[dict[str, str]]:
     """Return a row for every clip that is there and, where a decision was taken, stays."""
     rows = []
     for job in jobs:
-        row = decided.get(str(job.output))
+        row = (decided or {}).get(str(job.output))
         if not (out / job.output).exists() or (row is not None and not row.kept):
             continue
         rows.append(

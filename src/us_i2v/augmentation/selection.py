@@ -5,7 +5,9 @@
 
 quality.csv is written once, whole, when all candidates lie there; then the rejected clips are removed, and then the
 manifest is written. A run that was killed in between finds quality.csv and goes on removing; what it lists as rejected
-is not made again. The decision depends on scores and seeds alone, so on no order in which clips were made.
+is not made again. Of shards that finish together each may take the decision; that of the first is published (`once`),
+and the others go by it. The decision depends on scores and seeds alone, so on no order in which clips were made. What
+it does not list was not there in time: such a clip is not made, and one that lies there nevertheless is refused.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from us_i2v.augmentation.once import write_once
 from us_i2v.augmentation.outputs import make_folder, mask_path, write_text
 from us_i2v.config import Config
 from us_i2v.errors import OutputError
 from us_i2v.provenance import sidecar_path
-from us_i2v.quality import MEASURED, QualityReference, Score, load_reference
+from us_i2v.quality import CRITIC, MEASURED, QualityReference, Score, load_reference
 
 if TYPE_CHECKING:
     from us_i2v.augmentation.planning import Job
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 QUALITY_NAME = "quality.csv"
 SCORES = ".quality"
 BUILT_IN = "built-in"
-PARTS = ("frame0", *MEASURED)
+PARTS = ("frame0", *MEASURED, CRITIC)
 COLUMNS = ("file", "label", "quality", "kept", "reason", *PARTS)
+LATE = f"can be read now, but {QUALITY_NAME} was decided without it; make it into another folder"
+"""Why no clips of a still are made."""
 
 
 class QualitySelection(Config):
@@ -104,44 +109,70 @@ def write_score(out: Path, job: Job, score: Score, staging: Path) -> None:
 
 def is_rejected(out: Path, job: Job) -> bool:
     """Tell whether the decision has been taken and was against this clip."""
-    row = rows(out).get(str(job.output))
+    row = (rows(out) or {}).get(str(job.output))
     return row is not None and not row.kept
 
 
-def rows(out: Path) -> dict[str, Row]:
-    """Return the decision by clip; {} if it has not been taken."""
+def is_late(out: Path, job: Job) -> bool:
+    """Tell whether the decision has been taken without this clip."""
+    decided = rows(out)
+    return decided is not None and str(job.output) not in decided
+
+
+def rows(out: Path) -> dict[str, Row] | None:
+    """Return the decision by clip; None if it has not been taken. Raises `OutputError` where it is damaged."""
     path = out / QUALITY_NAME
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
-        return {}
+        return None
     return _read(path, changed)
 
 
-def settle(out: Path, jobs: Sequence[Job], selection: QualitySelection, staging: Path) -> dict[str, Row]:
+def settle(out: Path, jobs: Sequence[Job], selection: QualitySelection, staging: Path) -> dict[str, Row] | None:
     """Take the decision if it has not been taken, and remove the clips that it is against.
 
     Args:
         out: Output folder, in which every clip lies that can be made.
         jobs: All jobs.
         selection: What is asked for.
-        staging: Folder in which files are written before they are moved into place.
+        staging: Folder in which files are written before they are moved into place; of this process alone.
 
     Returns:
-        See `rows`.
+        See `rows`; None also where there is no clip to decide on.
 
     Raises:
-        OutputError: A score is missing or damaged, or something cannot be written.
+        OutputError: A score is missing or damaged, a clip lies there that was not decided on, or something cannot be
+            written.
     """
-    if not (out / QUALITY_NAME).exists():
-        candidates = [Candidate(job, _score(out, job)) for job in jobs if (out / job.output).exists()]
-        write_text(out / QUALITY_NAME, _csv(candidates, decide(candidates, selection)), staging)
+    if rows(out) is None:
+        text = _decision(out, jobs, selection)
+        if text is not None:
+            write_once(out / QUALITY_NAME, text, staging)
     decided = rows(out)
+    if decided is None:
+        return None
     for job in jobs:
         row = decided.get(str(job.output))
+        if row is None and (out / job.output).exists():
+            raise OutputError(
+                f"'{out / job.output}' does not stand in {QUALITY_NAME}: it was made after the decision.",
+                "Remove it, or make it into another folder.",
+            )
         if row is not None and not row.kept:
             _remove(out / job.output)
     return decided
+
+
+def _decision(out: Path, jobs: Sequence[Job], selection: QualitySelection) -> str | None:
+    """Return the text of quality.csv; None if there is no clip, or if another shard has published it meanwhile."""
+    try:
+        candidates = [Candidate(job, _score(out, job)) for job in jobs if (out / job.output).exists()]
+    except OutputError:
+        if rows(out) is None:
+            raise
+        return None  # Another shard has decided, and cleared the scores.
+    return _csv(candidates, decide(candidates, selection)) if candidates else None
 
 
 def clear_scores(out: Path) -> None:
@@ -160,7 +191,8 @@ def _score(out: Path, job: Job) -> Score:
         return Score(float(values["value"]), dict(values["parts"]), str(values["worst"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"The score of '{job.output}' cannot be read from '{path}'.", "Delete this clip and run again."
+            f"The score of '{job.output}' cannot be read from '{path}'.",
+            "Run again; if it stays, delete this clip first.",
         ) from error
 
 
@@ -181,11 +213,14 @@ def _csv(candidates: Sequence[Candidate], reasons: Sequence[str]) -> str:
     return text.getvalue()
 
 
+_ANSWERS = {"yes": True, "no": False}
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path, changed: int) -> dict[str, Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["file"]: Row(row["quality"], row["kept"] == "yes") for row in csv.DictReader(file)}
+            return {row["file"]: Row(row["quality"], _ANSWERS[row["kept"]]) for row in csv.DictReader(file)}
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise OutputError(f"'{path}' is damaged ({type(error).__name__}).", "Restore it, or start anew.") from error
 
@@ -226,7 +261,9 @@ def summary(out: Path, judge: QualityReference) -> str:
     by = f"{name}, {header.windows} real windows of {header.groups} groups"
     by += ", no critic" if judge.critic is None else ", and a critic"
     decided = rows(out)
-    if not decided:
+    if decided is None and (out / "manifest.csv").exists() and not (out / SCORES).exists():
+        return "quality: no clip was made, so none was judged"
+    if decided is None:
         return f"quality: not decided yet, other shards have clips to make; judged by {by}"
     kept = sum(row.kept for row in decided.values())
     return f"quality: {kept} of {len(decided)} clips kept; judged by {by}"

@@ -73,7 +73,7 @@ def synthesise(
     if (settings.quality is None) != (judge is None):
         raise ConfigError("A selection by quality needs a reference, and the other way round.", "Give both or none.")
     if judge is not None:
-        judge.check(settings.options.frames, fps)
+        judge.check(settings.options.frames, fps, settings.weights_sha256)
     check_settings(out, settings)
     make_folder(out)
     shared = record or Provenance(

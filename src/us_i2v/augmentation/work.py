@@ -18,7 +18,7 @@ from typing import Protocol
 from us_i2v.augmentation.outputs import make_folder, write_result
 from us_i2v.augmentation.planning import Job, Shard
 from us_i2v.augmentation.records import recorded_options
-from us_i2v.augmentation.selection import is_rejected, write_score
+from us_i2v.augmentation.selection import LATE, is_late, is_rejected, write_score
 from us_i2v.augmentation.settings import AugmentSettings
 from us_i2v.data.masks import read_masks
 from us_i2v.data.stills import read_still
@@ -95,6 +95,8 @@ class Work:
     def run(self, generator: Generator, jobs: Sequence[Job], staging: Path, progress: Progress) -> Outcome:
         """Do those jobs that are not done; stills or masks that cannot be read are skipped and listed.
 
+        So are stills that can be read only after clips were chosen by quality: none of theirs could be judged.
+
         Args:
             generator: Makes the clips, one a call, so that a clip does not depend on its neighbours.
             jobs: What to do.
@@ -112,7 +114,10 @@ class Work:
                     outcome.present += 1
                 elif job.source.name not in outcome.unreadable:
                     try:
-                        clip = self._make(generator, job)
+                        still, mask = self._read(job)
+                        if self.judge is not None and is_late(self.out, job):
+                            raise InputError(LATE)
+                        clip = self._make(generator, job, still, mask)
                     except InputError as error:
                         outcome.unreadable[job.source.name] = " ".join(error.message.split())
                     else:
@@ -127,10 +132,12 @@ class Work:
                 writing.result()
         return outcome
 
-    def _make(self, generator: Generator, job: Job) -> GeneratedClip:
+    def _read(self, job: Job) -> tuple[Image, Mask | None]:
         still = read_still(job.source.path, regions=self.settings.region)
         size = (still.shape[0], still.shape[1])
-        mask = read_masks(job.source.masks, size) if job.source.masks else None
+        return still, read_masks(job.source.masks, size) if job.source.masks else None
+
+    def _make(self, generator: Generator, job: Job, still: Image, mask: Mask | None) -> GeneratedClip:
         options, size_asked = self._options(job), self.settings.size
         (clip,) = generator(still, mask=mask, seed=job.seed, num_clips=1, options=options, size=size_asked)
         return clip

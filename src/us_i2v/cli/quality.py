@@ -63,8 +63,8 @@ def fit(
     config = QualityFit.parse({"name": name}, "settings")
     with counting("quality") as progress:
         windows = RealWindows.of(real, rule, split=split, progress=progress)
-        header = fit_quality(windows, output, config, generator=generator, seed=seed, stage=lambda what: progress)
-    for line in lines(header):
+        found = fit_quality(windows, output, config, generator=generator, seed=seed, stage=lambda what: progress)
+    for line in (*lines(found.header), *found.notes):
         typer.echo(line)
 
 

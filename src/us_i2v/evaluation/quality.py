@@ -17,9 +17,20 @@ from us_i2v.errors import DataError
 from us_i2v.evaluation.clips import Generated, RealWindows
 from us_i2v.metrics.critic import critic_interval, fit_critic
 from us_i2v.options import GenerateOptions
-from us_i2v.quality import MEASURED, CriticHeader, QualityHeader, Range, measure, save_reference
+from us_i2v.quality import (
+    MEASURED,
+    SAME_INTERVAL,
+    CriticHeader,
+    QualityHeader,
+    Range,
+    measure,
+    same_interval,
+    save_reference,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from us_i2v.evaluation.clips import Answers
     from us_i2v.metrics.critic import LinearCritic
     from us_i2v.metrics.intervals import Array
@@ -54,16 +65,31 @@ class Measured:
     left_out: int
 
 
-def measured(clips: RealWindows | Answers, progress: Progress = lambda done, total, name: None) -> Measured:
-    """Measure every clip of a set at its own size; those of which a part is not known are left out."""
+@dataclass(frozen=True)
+class Fitted:
+    """A reference that was fitted.
+
+    Attributes:
+        header: What was written.
+        notes: What was left out and why, a line each.
+    """
+
+    header: QualityHeader
+    notes: tuple[str, ...]
+
+
+def measured(
+    clips: RealWindows | Answers, indices: Sequence[int], progress: Progress = lambda done, total, name: None
+) -> Measured:
+    """Measure these clips of a set at their own size; those of which a part is not known are left out."""
     rows, groups = [], []
-    for index in range(len(clips)):
+    for done, index in enumerate(indices, 1):
         found = measure(clips.native(index))
         if all(math.isfinite(value) for value in found.values()):
             rows.append([found[name] for name in MEASURED])
             groups.append(clips.groups[index])
-        progress(index + 1, len(clips), clips.names[index])
-    return Measured(np.array(rows).reshape(-1, len(MEASURED)), tuple(groups), len(clips) - len(rows))
+        progress(done, len(indices), clips.names[index])
+    return Measured(np.array(rows).reshape(-1, len(MEASURED)), tuple(groups), len(indices) - len(rows))
 
 
 def fit_quality(
@@ -74,11 +100,14 @@ def fit_quality(
     generator: ImageToVideo | None = None,
     seed: int = 0,
     stage: Callable[[str], Progress] = lambda what: lambda done, total, name: None,
-) -> QualityHeader:
+) -> Fitted:
     """Measure real windows, fit the critic if there is a generator, and write the reference.
 
+    Windows whose frame interval is not that of the rule (clips slower than it, files that are one window at any rate)
+    are left out: see `quality.SAME_INTERVAL`. A rule without one takes the windows' median.
+
     Args:
-        real: Real windows of the frame interval that the clips to be judged will have.
+        real: Real windows, cut by the frame interval that the clips to be judged will have.
         path: Where to.
         config: See `QualityFit`.
         generator: Makes a clip of each window's first frame, for the critic; None: no critic.
@@ -86,26 +115,34 @@ def fit_quality(
         stage: Called with what is begun; gives a function that is told (done, total, name).
 
     Returns:
-        What was written.
+        What was written, and what was left out.
 
     Raises:
         DataError: Fewer than `LEAST` windows can be measured, or the critic has too few patients.
         OutputError: The file cannot be written.
     """
-    found = measured(real, stage("measure real clips"))
+    intervals = [entry.interval_s for entry in real.entries]
+    wanted = float(np.median(intervals)) if real.rule.dt_s is None else real.rule.dt_s
+    chosen = [index for index, interval in enumerate(intervals) if same_interval(interval, wanted)]
+    others = [interval for interval in intervals if not same_interval(interval, wanted)]
+    found = measured(real, chosen, stage("measure real clips"))
     if len(found.values) < LEAST:
+        why = f", {len(others)} have frames {_apart(others)} apart instead of {1000 * wanted:.0f} ms" if others else ""
         raise DataError(
-            f"{len(found.values)} real windows could be measured ({found.left_out} not); {LEAST} are needed.",
-            "Give more clips, or raise --windows-per-clip.",
+            f"{len(found.values)} real windows could be measured ({found.left_out} not{why}); {LEAST} are needed.",
+            "Give more clips, or raise --windows-per-clip" + (", or choose --dt for them." if others else "."),
         )
+    notes = _notes(real, found, wanted, others)
     limits = np.quantile(found.values, [config.low, config.high], axis=0)
     critic: LinearCritic | None = None
     about: CriticHeader | None = None
     if generator is not None:
         clips = Generated(real, generator, GenerateOptions(frames=real.rule.length), seed)
-        made = measured(clips, stage("make and measure clips"))
+        made = measured(clips, chosen, stage("make and measure clips"))
         if not len(made.values):
             raise DataError("No generated clip could be measured.", "Leave the critic out: --no-critic.")
+        if made.left_out:
+            notes.append(f"{made.left_out} generated clips left out: not every part of them can be measured")
         interval = critic_interval(found.values, made.values, found.groups, made.groups, seed=seed)
         both = np.concatenate([found.values, made.values])
         critic = fit_critic(both, np.arange(len(both)) < len(found.values))
@@ -121,7 +158,7 @@ def fit_quality(
         package_version=__version__,
         name=config.name,
         frames=real.rule.length,
-        interval_s=float(np.median([entry.interval_s for entry in real.entries])),
+        interval_s=float(np.median([intervals[index] for index in chosen])),
         quantiles=(config.low, config.high),
         windows=len(found.values),
         groups=len(set(found.groups)),
@@ -129,4 +166,24 @@ def fit_quality(
         critic=about,
     )
     save_reference(path, header, critic)
-    return header
+    return Fitted(header, tuple(notes))
+
+
+def _notes(real: RealWindows, found: Measured, wanted: float, others: Sequence[float]) -> list[str]:
+    """Return what was left out of the real clips, in lines."""
+    notes = []
+    if real.skipped:
+        notes.append(f"{len(real.skipped)} clips give no window, for example {next(iter(real.skipped.values()))}")
+    if others:
+        notes.append(
+            f"{len(others)} windows left out: their frames are {_apart(others)} apart instead of "
+            f"{1000 * wanted:.0f} ms; up to {SAME_INTERVAL:g} times is taken for the same"
+        )
+    if found.left_out:
+        notes.append(f"{found.left_out} windows left out: not every part of them can be measured")
+    return notes
+
+
+def _apart(intervals: Sequence[float]) -> str:
+    low, high = (f"{1000 * limit(intervals):.0f}" for limit in (min, max))
+    return f"{low} ms" if low == high else f"{low} to {high} ms"
