@@ -40,9 +40,10 @@ def fit(
 ) -> None:
     """Fit a privacy filter to the clips that a generator is trained on.
 
-    A re-identification network learns which pictures are of one clip; held-out groups set the thresholds. The run
-    folder gets privacy.safetensors and reference.safetensors, which holds pictures of the training clips: keep it where
-    those are kept. Ctrl-C saves; --resume goes on.
+    A re-identification network learns which pictures are of one clip; held-out groups set the thresholds, and must be
+    held out by the generator too: give its --weights, and the split or --seed of its training. The run folder gets
+    privacy.safetensors and reference.safetensors, which holds pictures of the training clips: keep it where those are
+    kept. Ctrl-C saves; --resume goes on.
     """
     from us_i2v.cli.progress import training_reporter
     from us_i2v.cli.training import flag_settings, use_threads
@@ -87,7 +88,13 @@ def check(
     seed: opt.Seed = 0,
     fail_above: Annotated[
         float | None,
-        typer.Option("--fail-above", min=0, max=1, metavar="SHARE", help="Exit with 5 if more clips than this copy."),
+        typer.Option(
+            "--fail-above",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Exit with 5 if a larger share copies; leave room above 0.05.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="REPORT.md", help="Also write REPORT.md and REPORT.json.")
@@ -97,7 +104,8 @@ def check(
 ) -> None:
     """Say how many clips copy a clip of the training set, by each measure, and which.
 
-    A share of about 0.05 is what strangers get. Exit code 0, or 5 with --fail-above.
+    The column "of strangers" is the share that clips of other people get: 0.05, or more where few clips were held out.
+    Exit code 0, or 5 with --fail-above.
 
     Example: us-i2v privacy check my_augmented --privacy runs/privacy -o privacy.md
     """
