@@ -28,6 +28,7 @@ from us_i2v.quality import (
     save_reference,
     score,
 )
+from us_i2v.still import resize_longer
 from us_i2v.types import Frames
 from us_i2v.weights import write_tensors
 
@@ -114,6 +115,15 @@ def test_a_clip_of_another_size_than_its_still_loses_nothing_by_it(side: int) ->
         assert found.value == 1
     other = score(clip, np.roll(large[0], 20, axis=0), reference)
     assert other.parts["frame0"] > 5, "another still is told in any size"
+
+
+@pytest.mark.parametrize("side", [64, 200, 400])
+def test_the_size_that_clips_are_asked_for_costs_nothing(side: int) -> None:
+    large = drifting(3, side=256, frames=FRAMES)
+    clip = np.stack([resize_longer(frame, None, side)[0] for frame in large])  # As `--size` does.
+    found = score(clip, large[0], reference_for(measure(clip)))
+    assert found.parts["frame0"] < 0.5
+    assert found.value == 1
 
 
 def constant_critic(probability: float) -> LinearCritic:
