@@ -107,7 +107,7 @@ def test_weights_are_fetched_at_a_pinned_commit_and_used(hub: Hub) -> None:
     assert model.weights_sha256 == hub.etag
     (kind, url), download = hub.asked
     assert (kind, url.endswith(f"{REPO}/resolve/v2/weights.safetensors")) == ("metadata", True)
-    assert download == (REPO, "weights.safetensors", COMMIT, False)
+    assert download == (REPO, "weights.safetensors", "v2", False)
     found = fetch_weights(REPO, revision="v2", sha256=hub.etag)
     assert (found.repo, found.commit, found.sha256) == (REPO, COMMIT, hub.etag)
 
@@ -230,21 +230,34 @@ def test_trainings_start_from_a_name(hub: Hub) -> None:
     assert not all(torch.equal(fresh.state_dict()[name], value) for name, value in expected.items())
     found = initial_state(config, fresh)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert hub.asked[-1] == (REPO, "weights.safetensors", COMMIT, False)
+    assert hub.asked[-1] == (REPO, "weights.safetensors", "v2", False)
 
 
-def test_pickles_convert_at_arms_length(tmp_path: Path) -> None:
+def test_pickles_convert_at_arms_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "model.pth"
-    torch.save({"state_dict": {"module.a": torch.ones(3), "n": torch.tensor(4)}}, source)
+    state = {"module.a": torch.ones(3), "b": torch.zeros(1), "module.n": torch.tensor(4), "note": "text"}
+    torch.save({"state_dict": state}, source)
     with pytest.raises(WeightsError, match=r"pickle.*us-i2v convert state-dict model\.pth -o model\.safetensors"):
         load_weights(source)
-    result = CliRunner().invoke(app, ["convert", "state-dict", str(source)])
+    line, digest = ["convert", "state-dict", str(source)], sha256_of(source)
+    message = one_line_error(CliRunner().invoke(app, [*line, "--sha256", "0" * 64]))
+    assert f"has sha256 {digest}; you gave {'0' * 64}" in message
+    monkeypatch.setenv("US_I2V_MAX_BYTES", "1024")
+    assert "at most 1,024 are allowed" in one_line_error(CliRunner().invoke(app, line))
+    monkeypatch.delenv("US_I2V_MAX_BYTES")
+    assert not source.with_suffix(".safetensors").exists()
+    result = CliRunner().invoke(app, [*line, "--sha256", digest.upper()])
     assert result.exit_code == 0, result.stderr
-    assert {name: value.tolist() for name, value in load_file(source.with_suffix(".safetensors")).items()} == {
-        "a": [1.0, 1.0, 1.0]
-    }
-    evil = tmp_path / "evil.pt"
+    assert "'module.' was taken off 1 names\n" in result.stdout
+    assert "left out, as they are no tensors of floats: 2 (module.n, note)\n" in result.stdout
+    found = load_file(source.with_suffix(".safetensors"))
+    assert {name: value.tolist() for name, value in found.items()} == {"a": [1.0, 1.0, 1.0], "b": [0.0]}
+
+
+def test_pickles_that_run_code_or_hold_a_name_twice(tmp_path: Path) -> None:
+    evil, twice = tmp_path / "evil.pt", tmp_path / "twice.pt"
     torch.save(CliRunner(), evil)
-    message = one_line_error(CliRunner().invoke(app, ["convert", "state-dict", str(evil)]))
-    assert "cannot be read as a state dict" in message
-    assert not evil.with_suffix(".safetensors").exists()
+    torch.save({"a": torch.ones(3), "module.a": torch.zeros(3)}, twice)
+    for source, reason in ((evil, "cannot be read as a state dict"), (twice, "two tensors would be named 'a'")):
+        assert reason in one_line_error(CliRunner().invoke(app, ["convert", "state-dict", str(source)]))
+        assert not source.with_suffix(".safetensors").exists()

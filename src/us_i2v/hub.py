@@ -2,10 +2,10 @@
 
     [hf://]ORG/NAME[@REVISION][?sha256=DIGEST]
 
-A repository holds `weights.safetensors` and a model card. Before the download its size is checked; after it the
-SHA-256, against the digest in the name, else against the one that the hub states for large files. Revisions are
-resolved to a commit first, which `Fetched` names: pin it to get the same file for ever. With HF_HUB_OFFLINE=1 only what
-is in the hub's cache is used. Pickles are never fetched.
+A repository holds `weights.safetensors` and a model card. Before the download its size is checked (a hub must state
+it); after it the SHA-256, against the digest in the name, else against the one that the hub states for large files.
+`Fetched` names the commit: pin it to get the same file for ever. With HF_HUB_OFFLINE=1 only what is in the hub's cache
+is used. Pickles are never fetched.
 """
 
 from __future__ import annotations
@@ -118,7 +118,6 @@ def push_weights(
         OutputError: The hub refuses, is offline, or `repo` is no such name.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
-    from huggingface_hub.errors import HFValidationError
 
     if re.fullmatch(f"{_PART}/{_PART}", repo) is None:
         raise OutputError(f"'{repo}' is no name on the hub.", "Write ORG/NAME.")
@@ -132,7 +131,7 @@ def push_weights(
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         done = api.create_commit(repo, files, commit_message=f"Weights of us-i2v {__version__}", revision=revision)
-    except (OSError, HFValidationError) as error:
+    except _network_errors() as error:
         raise OutputError(f"Cannot publish '{repo}': {_reason(error)}", "Check name, token and network.") from error
     return str(done.oid)
 
@@ -168,7 +167,7 @@ def model_card(header: Header, sha256: str, repo: str, license_: str) -> str:
 def _download(repo: str, revision: str, certain: bool) -> tuple[Path, str, str | None]:
     """Return the file, its commit, and the digest that the hub states for it."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE
     try:
@@ -178,12 +177,19 @@ def _download(repo: str, revision: str, certain: bool) -> tuple[Path, str, str |
             # .../snapshots/COMMIT/weights.safetensors is a link to .../blobs/DIGEST
             return path, path.parent.name, _digest(path.resolve().name)
         about = get_hf_file_metadata(hf_hub_url(repo, FILE, revision=revision))
-        _check_size(repo, about.size or 0)
-        commit = about.commit_hash or revision
-        path = Path(hf_hub_download(repo, FILE, revision=commit))
+        _check_size(repo, about.size)
+        # By the revision's own name: only then does the cache remember which commit it stands for.
+        path = Path(hf_hub_download(repo, FILE, revision=revision))
         _check_size(repo, path.stat().st_size)
+        commit = path.parent.name
+        if commit != about.commit_hash:
+            raise WeightsError(
+                f"'{repo}' at '{revision}' was commit {about.commit_hash} when its size was read, and {commit} when "
+                f"'{FILE}' was fetched.",
+                "Fetch it again, or name a commit.",
+            )
         return path, commit, _digest(about.etag or "")
-    except (EntryNotFoundError, OSError, HFValidationError) as error:
+    except _network_errors() as error:
         here = "" if certain else f"'{repo}' is no file or folder here; "
         what = (
             "is not in the hub's cache, and the hub is offline" if offline else f"cannot be fetched: {_reason(error)}"
@@ -199,8 +205,25 @@ def _download(repo: str, revision: str, certain: bool) -> tuple[Path, str, str |
         ) from error
 
 
-def _check_size(repo: str, size: int) -> None:
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises for answers, names and networks.
+
+    Failures to connect are of the HTTP library's own classes, and which library that is depends on the client's
+    version: its base is the one of the client's errors of answers.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    http = tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (*http, OSError, EntryNotFoundError, HFValidationError)
+
+
+def _check_size(repo: str, size: int | None) -> None:
     cap = limits().bytes
+    if size is None:
+        raise WeightsError(
+            f"The hub states no size for '{FILE}' of '{repo}'; at most {cap:,} bytes are fetched.",
+            "Fetch the file yourself and give its path.",
+        )
     if size > cap:
         raise WeightsError(f"'{FILE}' of '{repo}' has {size:,} bytes; at most {cap:,} are fetched.", RAISE_BYTES)
 
@@ -210,7 +233,7 @@ def _pickles(repo: str, revision: str) -> list[str]:
 
     try:
         files = HfApi().list_repo_files(repo, revision=revision)
-    except OSError:
+    except _network_errors():
         return []
     return [file for file in files if Path(file).suffix.lower() in _PICKLED]
 

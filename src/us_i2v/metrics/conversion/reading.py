@@ -6,6 +6,7 @@ A pickle can run code and fill the memory when it is opened. The reader is there
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,15 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from us_i2v.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEFT_OUT, STRIPPED = "left_out", "stripped"
+"""Keys of the metadata: names that were left out, as JSON; how many names lost their `WRAPPER`."""
+WRAPPER = "module."
+"""What data-parallel training puts before every name."""
 _REMEDY = "Fetch the publisher's file again."
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was found in a state dict.
+
+    Attributes:
+        tensors: The floating-point tensors, by name without `WRAPPER`.
+        left_out: Names of all else: integer tensors, numbers, texts.
+        stripped: How many of the tensors had `WRAPPER` before their name.
+    """
+
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...]
+    stripped: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,12 @@ class Limits:
 def read_state_dict(
     path: Path, sha256: str, prefixes: tuple[str, ...] = (), limits: Limits | None = None
 ) -> dict[str, Tensor]:
-    """Return the floating-point tensors of a pickled state dict.
+    """Return the floating-point tensors of a pickled state dict; see `take_state_dict`."""
+    return take_state_dict(path, sha256, prefixes, limits).tensors
+
+
+def take_state_dict(path: Path, sha256: str, prefixes: tuple[str, ...] = (), limits: Limits | None = None) -> Taken:
+    """Return the floating-point tensors of a pickled state dict, and what was left out.
 
     Args:
         path: The file: a state dict, or a dictionary with one under "state_dict" or "model_state".
@@ -50,7 +74,7 @@ def read_state_dict(
         limits: Bounds of the process.
 
     Raises:
-        WeightsError: If it is no such file, holds more than tensors, or needs more than the limits allow.
+        WeightsError: If it is no such file, runs code, has a name twice, or needs more than the limits allow.
     """
     bounds = limits or Limits()
     memory = bounds.memory + 4 * path.stat().st_size
@@ -69,7 +93,10 @@ def read_state_dict(
         if done.returncode != 0:
             raise WeightsError(f"'{path}' cannot be read as a state dict: {_reason(done)}.", _REMEDY)
         try:
-            return load_file(target)
+            with safe_open(target, "pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Taken(tensors, tuple(json.loads(about[LEFT_OUT])), int(about[STRIPPED]))
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"'{path}' gave no tensors: {error}.", _REMEDY) from error
 
