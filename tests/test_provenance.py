@@ -179,6 +179,62 @@ def test_a_damaged_file_is_altered_if_it_had_a_record(tmp_path: Path) -> None:
     assert verify(path).status == "unknown"
 
 
+def test_a_damaged_folder_is_known_by_its_frames(tmp_path: Path) -> None:
+    path = written(tmp_path, "c")
+    about = path / "clip.json"
+    whole = about.read_text()
+    for text in (whole[:100], "[]", whole.replace('"seed": 7', '"seed": []'), "\u00ff"):
+        about.write_bytes(text.encode("latin-1"))
+        (path / "frame_0000.png").write_bytes(b"no picture")
+        verdict = verify(path)
+        assert (verdict.status, verdict.record is not None and verdict.record.seed) == ("altered", 7)
+    others = write_clip(tmp_path / "a", made().frames, 20.0)
+    (others / "clip.json").write_text("{")
+    assert verify(others).status == "unknown"
+
+
+def test_a_cut_array_file_still_names_its_record(tmp_path: Path) -> None:
+    path = written(tmp_path, "c.npz")
+    sidecar_path(path).unlink()
+    others = write_clip(tmp_path / "a.npz", made().frames, 20.0)
+    for file, status in ((path, "altered"), (others, "unknown")):
+        file.write_bytes(file.read_bytes()[:-200])
+        assert verify(file).status == status
+
+
+def at_another_rate(path: Path, fps: float) -> None:
+    """State another frame rate, frames and records kept."""
+    if path.is_dir():
+        about = json.loads((path / "clip.json").read_text())
+        (path / "clip.json").write_text(json.dumps(about | {"fps": fps}))
+    elif path.suffix == ".npz":
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        np.savez(path, **(arrays | {"fps": np.array(fps)}))
+    else:
+        whole = path.rename(path.with_name(f"old{path.suffix}"))
+        slower = ["-itsscale", f"{20 / fps:g}", "-i", str(whole), "-c", "copy"]
+        subprocess.run([ffmpeg_exe(), "-v", "error", *slower, str(path)], check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", ["c.mp4", "c.mkv", "c.npz", "c"])
+def test_another_frame_rate_is_seen(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, name)
+    sidecar_path(path).unlink(missing_ok=True)
+    at_another_rate(path, 2.0)
+    verdict = verify(path)
+    assert (verdict.status, verdict.reason) == ("altered", "it states 2 frames a second, its record 20")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rate_is_the_recorded_one(tmp_path: Path, name: str) -> None:
+    for number, (fps, count) in enumerate([(0.7, 2), (14.3, 3), (29.97, 16), (61.0, 2), (99.0, 7), (240.0, 16)]):
+        dicom = DicomOutput(keep_text=True) if name.endswith(".dcm") else None
+        (tmp_path / str(number)).mkdir()
+        path = write_clip(tmp_path / str(number) / name, made().frames[:count], fps, record=RECORD, dicom=dicom)
+        assert verify(path).reason.endswith(" are as they were made"), (fps, count)
+
+
 def test_clips_of_others_are_unknown(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.gif", "a.npz", "a"):
         assert verify(write_clip(tmp_path / name, made().frames, 20.0)).status == "unknown"

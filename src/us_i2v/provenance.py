@@ -69,6 +69,19 @@ class Provenance(Config):
         return json.dumps(self.model_dump(mode="json"), separators=(",", ":"), sort_keys=True)
 
 
+class DamagedRecordError(InputError):
+    """A record is there and cannot be read.
+
+    Attributes:
+        record: The same record from another place in the clip, if there is one.
+    """
+
+    def __init__(self, source: str, error: Exception, record: Provenance | None = None) -> None:
+        reason = " ".join(str(error).split())[:120].rstrip(".")
+        super().__init__(f"The record of '{source}' is damaged ({reason}).", "Nothing can be said about its origin.")
+        self.record = record
+
+
 class Sidecar(Config):
     """The JSON file beside a clip: its record and the hashes of the finished files."""
 
@@ -87,7 +100,7 @@ def sidecar_path(clip: Path) -> Path:
 
 
 def parse_line(text: str, source: str) -> Provenance | None:
-    """Return the record in a text, None if there is none; raises `InputError` for a damaged one."""
+    """Return the record in a text, None if there is none; raises `DamagedRecordError`."""
     _, marker, record = text.partition(MARKER)
     if not marker:
         return None
@@ -95,35 +108,30 @@ def parse_line(text: str, source: str) -> Provenance | None:
 
 
 def parse_record(text: str, source: str) -> Provenance:
-    """Return the record that a text is; raises `InputError`."""
+    """Return the record that a text is; raises `DamagedRecordError`."""
     try:
         return Provenance.parse(_mapping(text, source), source)
     except ConfigError as error:
-        raise _damaged(source, error) from error
+        raise DamagedRecordError(source, error) from error
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """Read the JSON file beside a clip; raises `InputError`."""
+    """Read the JSON file beside a clip; raises `DamagedRecordError`."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_TEXT + 1).decode("utf-8")
         return Sidecar.parse(_mapping(text, str(path)), str(path))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
-        raise _damaged(str(path), error) from error
+        raise DamagedRecordError(str(path), error) from error
 
 
 def _mapping(text: str, source: str) -> dict[str, object]:
     if len(text) > MAX_TEXT:
-        raise _damaged(source, ValueError(f"it is longer than {MAX_TEXT} characters"))
+        raise DamagedRecordError(source, ValueError(f"it is longer than {MAX_TEXT} characters"))
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(source, error) from error
+        raise DamagedRecordError(source, error) from error
     if not isinstance(values, dict):
-        raise _damaged(source, ValueError("it is no table"))
+        raise DamagedRecordError(source, ValueError("it is no table"))
     return values
-
-
-def _damaged(source: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120].rstrip(".")
-    return InputError(f"The record of '{source}' is damaged ({reason}).", "Nothing can be said about its origin.")

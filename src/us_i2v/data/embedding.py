@@ -17,6 +17,7 @@ import json
 import re
 import subprocess
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from us_i2v.data.decoding.folders import SIDECAR, frame_files
 from us_i2v.data.limits import limits
 from us_i2v.data.stills import PILLOW_ERRORS, collapse_gray, open_image, read_still, require_file
 from us_i2v.errors import InputError, OutputError
-from us_i2v.provenance import MARKER, MAX_TEXT, Provenance, parse_line, parse_record
+from us_i2v.provenance import MARKER, MAX_TEXT, DamagedRecordError, Provenance, parse_line, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +102,8 @@ def read_record(path: Path) -> Provenance | None:
     """Return the record inside a clip, its folder or a frame of it; None if there is none.
 
     Raises:
-        InputError: The clip cannot be read, or its record is damaged.
+        DamagedRecordError: A record is there and damaged, or the clip is and still names its record.
+        InputError: The clip cannot be read.
     """
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -125,6 +127,38 @@ def content_sha256(path: Path, kind: Literal["packets", "frames"]) -> str:
     if path.is_dir():
         return frames_sha256(read_still(file) for file in frame_files(path))
     return frames_sha256(open_clip(path).frames())
+
+
+def other_rate(path: Path, record: Provenance) -> float | None:
+    """Return the frame rate (1/s) that a clip states, if it is not the recorded one.
+
+    Rates are the same within 1 % and, over the whole clip, a hundredth of a second, which is the unit of a GIF. None is
+    also returned where clip or record state no rate; raises `InputError`.
+    """
+    stated = _packet_times(path) if record.content == "packets" else _frame_times(path)
+    # A GIF has no frames shorter than a hundredth of a second.
+    if stated is None or record.fps <= 0 or (path.suffix.lower() == ".gif" and record.fps > 100):
+        return None
+    intervals, seconds = stated
+    recorded = intervals / record.fps
+    return None if abs(seconds - recorded) <= 0.01 + 0.01 * recorded else intervals / seconds
+
+
+def _packet_times(path: Path) -> tuple[int, float] | None:
+    """Return a video's number of intervals between packets and their sum in seconds; None without any."""
+    out = _ffmpeg(path, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-")
+    unit = re.search(r"^#tb 0: (\d+)/(\d+)", out, re.MULTILINE)
+    stamps = re.findall(r"^0, *(-?\d+|NOPTS), *(-?\d+|NOPTS),", out, re.MULTILINE)
+    for times in ([shown for _, shown in stamps], [decoded for decoded, _ in stamps]):
+        if unit is not None and len(times) > 1 and "NOPTS" not in times:
+            span = max(map(int, times)) - min(map(int, times))
+            return (len(times) - 1, span * int(unit[1]) / int(unit[2])) if span > 0 else None
+    return None
+
+
+def _frame_times(path: Path) -> tuple[int, float] | None:
+    clip = open_clip(path)
+    return (clip.n_frames, clip.n_frames / clip.fps) if clip.fps_known else None
 
 
 def png_text(record: Provenance | None) -> PngImagePlugin.PngInfo | None:
@@ -169,12 +203,29 @@ def _folder_record(folder: Path) -> Provenance | None:
     if path.is_file() and path.stat().st_size <= 2 * MAX_TEXT:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it is no table")
+            if ENTRY in values:
+                return parse_record(json.dumps(values[ENTRY]), str(path))
+        except DamagedRecordError as error:
+            raise DamagedRecordError(str(path), error, _record_of_frames(folder)) from error
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"'{path}' is damaged ({type(error).__name__}).", "Restore it.") from error
-        if isinstance(values, dict) and ENTRY in values:
-            return parse_record(json.dumps(values[ENTRY]), str(path))
-    files = frame_files(folder)
-    return _picture_record(files[0]) if files and files[0].suffix.lower() == ".png" else None
+            record = _record_of_frames(folder)
+            if record is None:
+                raise InputError(f"'{path}' is damaged ({type(error).__name__}).", "Restore it.") from error
+            raise DamagedRecordError(str(path), error, record) from error
+    return _record_of_frames(folder)
+
+
+def _record_of_frames(folder: Path) -> Provenance | None:
+    """Return the record of the first frame that has one, damaged frames left out; None if none has."""
+    for file in frame_files(folder):
+        if file.suffix.lower() == ".png":
+            with suppress(InputError):
+                record = _picture_record(file)
+                if record is not None:
+                    return record
+    return None
 
 
 def _array_record(path: Path) -> Provenance | None:
@@ -188,8 +239,19 @@ def _array_record(path: Path) -> Provenance | None:
         with np.load(path, allow_pickle=False) as loaded:
             text = str(loaded[ENTRY].reshape(-1)[0])
     except READ_ERRORS as error:
+        # What a cut takes first is the archive's directory; the last of its arrays is the record.
+        if _ends_with_record(path):
+            raise DamagedRecordError(str(path), error) from error
         raise InputError(f"'{path}' cannot be read ({type(error).__name__}).", "Check that it is complete.") from error
     return parse_record(text, str(path))
+
+
+def _ends_with_record(path: Path) -> bool:
+    """Tell whether the end of a damaged archive names the record's array."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 5 * MAX_TEXT))
+        return f"{ENTRY}.npy".encode() in file.read()
+    return False
 
 
 def _picture_record(path: Path) -> Provenance | None:

@@ -3,7 +3,7 @@
 | verdict | when |
 |---|---|
 | synthetic | it holds a record, and the content is the recorded one |
-| altered | it holds a record, and content, mask or the JSON file differ from it, or the record is damaged |
+| altered | it holds a record, and content, frame rate, mask or the JSON file differ from it, or the record is damaged |
 | unknown | no record is there: a real clip, another program's, or one whose record was removed |
 
 The record is no signature: it shows damage and honest changes, not forgery.
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from us_i2v.data.clips import is_clip
 from us_i2v.data.decoding.folders import is_frame_folder
-from us_i2v.data.embedding import content_sha256, file_sha256, read_record
+from us_i2v.data.embedding import content_sha256, file_sha256, other_rate, read_record
 from us_i2v.errors import InputError
-from us_i2v.provenance import read_sidecar, sidecar_path
+from us_i2v.provenance import DamagedRecordError, read_sidecar, sidecar_path
 
 if TYPE_CHECKING:
     from us_i2v.provenance import Provenance, Sidecar
@@ -73,8 +73,9 @@ def verify(path: Path) -> Verdict:
         record = read_record(path)
     except InputError as error:
         known = sidecar.record if sidecar is not None else None
-        # Whether a file that cannot be read had a record, only the file beside it can say.
-        damaged = known is not None or error.message.startswith("The record of")
+        damaged = known is not None or isinstance(error, DamagedRecordError)
+        if known is None and isinstance(error, DamagedRecordError):
+            known = error.record
         return Verdict(path, "altered" if damaged else "unknown", error.message, known)
     if sidecar is not None:
         return _against_sidecar(path, record, sidecar)
@@ -104,10 +105,13 @@ def _against_content(path: Path, record: Provenance) -> Verdict:
         return Verdict(path, "synthetic", "a frame, by its record; its own content is not recorded", record)
     try:
         found = content_sha256(path, record.content)
+        rate = other_rate(path, record)
     except InputError as error:
         return Verdict(path, "altered", error.message, record)
     if found != record.content_sha256:
         return Verdict(path, "altered", f"its {record.content} are not the recorded ones", record)
+    if rate is not None:
+        return Verdict(path, "altered", f"it states {rate:.4g} frames a second, its record {record.fps:.4g}", record)
     return Verdict(path, "synthetic", f"its {record.content} are as they were made", record)
 
 
