@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from segmentation_network import Training, dice, found_masks, hd95, iou
-from segmentation_pictures import ARMS, Pictures, Still, check_unseen, squared, stills_of, subset
+from segmentation_pictures import ARMS, Pictures, Still, check_unseen, squared, stills_of, stills_sha256, subset
 from segmentation_report import write_report
 from variants import keep_settings, say
 
@@ -49,7 +49,7 @@ from us_i2v.errors import ConfigError, UsI2VError
 from us_i2v.metrics.publishers import sha256_of
 from us_i2v.pipeline import ImageToVideo
 from us_i2v.types import Mask
-from us_i2v.weights import bundled_path
+from us_i2v.weights import bundled_path, load_weights
 
 QUICK: dict[str, Any] = {
     "sizes": [2, 0],
@@ -70,6 +70,7 @@ class Settings(Config):
     data: str = Field(description="Folder of stills.")
     weights: str = Field("", description="Generator's weights; empty: the bundled ones.")
     weights_sha256: str = Field("", description="Their hash, so that no folder mixes clips of two.")
+    stills_sha256: str | None = Field(None, description="Hash of the stills, see there; empty: begun without.")
     sizes: tuple[int, ...] = Field((16, 64, 0), min_length=1, description="Training stills; 0: all.")
     seeds: int = Field(3, ge=1, description="Seeds 0 .. seeds - 1.")
     pictures: int = Field(16, ge=2, description="Pictures a still, itself included.")
@@ -149,6 +150,8 @@ class Study:
     def __init__(self, out: Path, settings: Settings) -> None:
         self.out, self.settings, self.device = out, settings, choose_device("auto")
         self.stills = stills_of(Path(settings.data))
+        # Here, and not where clips are made: those may be there already.
+        check_unseen(load_weights(settings.weights or None).header, self.stills)
         self.pictures = Pictures(
             out,
             side=settings.side,
@@ -160,9 +163,7 @@ class Study:
         self._examined: dict[str, Examined] = {}
 
     def _generator(self) -> ImageToVideo:
-        model = ImageToVideo.from_pretrained(self.settings.weights or None, threads=torch.get_num_threads())
-        check_unseen(model, self.stills)
-        return model
+        return ImageToVideo.from_pretrained(self.settings.weights or None, threads=torch.get_num_threads())
 
     def examined(self, split: str) -> Examined:
         """Stills of the validation or test side."""
@@ -237,6 +238,7 @@ class Study:
 def run(out: Path, settings: Settings) -> None:
     """Train what is not there yet, then report."""
     torch.set_num_threads(1)
+    settings = pinned(out, settings)
     keep_settings(out, settings)
     study = Study(out, settings)
     cells = list(cells_of(settings))
@@ -253,6 +255,15 @@ def run(out: Path, settings: Settings) -> None:
     finally:
         report(out)
     say(f"done: {out / 'segmentation.md'}")
+
+
+def pinned(out: Path, settings: Settings) -> Settings:
+    """Settings with the hash of the stills; a folder that was begun before there was one goes on without."""
+    path = out / "settings.json"
+    if path.exists() and read_mapping(path).get("stills_sha256") is None:
+        say(f"{path} does not state its stills' hash: whether they are the same is not checked")
+        return settings
+    return settings.model_copy(update={"stills_sha256": stills_sha256(stills_of(Path(settings.data)))})
 
 
 def report(out: Path) -> None:

@@ -14,7 +14,9 @@ borders:
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ from us_i2v.data.mixing import HeldOut, find_seen
 from us_i2v.data.stills import read_still
 from us_i2v.data.transforms import to_gray
 from us_i2v.errors import DataError
+from us_i2v.metrics.publishers import sha256_of
 from us_i2v.pipeline import ImageToVideo
 from us_i2v.seeding import derive_seed, numpy_generator
 from us_i2v.still import resize_longer
@@ -117,10 +120,19 @@ def _busi(data: Path) -> list[Still]:
     return found
 
 
-def check_unseen(model: ImageToVideo, stills: Sequence[Still]) -> None:
-    """Raise `DataError` if the generator was trained on a test still or on one of its group."""
+def stills_sha256(stills: Sequence[Still]) -> str:
+    """Hash of names, groups, labels, splits and the content of all files, so that no folder mixes two data sets."""
+    rows = [
+        [s.name, s.group, s.label, s.split, *(sha256_of(path) for path in (s.path, *s.masks))]
+        for s in sorted(stills, key=lambda s: s.name)
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def check_unseen(header: Any, stills: Sequence[Still]) -> None:
+    """Raise `DataError` if weights were trained, by their header, on a test still or on one of its group."""
     held = HeldOut.of(still for still in stills if still.split == "test")
-    seen = find_seen(model.info, held.groups, held.sha256)
+    seen = find_seen(header, held.groups, held.sha256)
     if seen:
         raise DataError(f"The weights were trained on {seen[0]}, which is tested on.", "Use weights that were not.")
 

@@ -16,6 +16,7 @@ from segmentation_pictures import ARMS
 
 from us_i2v import __version__
 from us_i2v.data.atomic import write_bytes
+from us_i2v.errors import DataError
 from us_i2v.evaluation.report import finite, interval_text
 from us_i2v.metrics.intervals import Interval, mean_interval, paired_interval
 
@@ -72,15 +73,22 @@ def rows_of(results: Sequence[Result]) -> dict[int, list[Row]]:
         arms = [arm for arm in ARMS if any(a == arm for a, _ in own)]
         seeds = [s for s in sorted({s for _, s in own}) if all((arm, s) in own for arm in arms)]
         if seeds and len(arms) == len(ARMS):
+            _check_paired([own[arm, seed] for arm in arms for seed in seeds])
             found[size] = [_row(arm, [own[arm, seed] for seed in seeds]) for arm in arms]
     return found
 
 
-def _row(arm: str, some: Sequence[Result]) -> Row:
+def _check_paired(some: Sequence[Result]) -> None:
+    """Raise `DataError` unless all results are of the same test stills in the same order: they are paired by place."""
     first = some[0]
     for other in some[1:]:
-        if other["lesion"] != first["lesion"] or other["normal"] != first["normal"]:
-            raise ValueError(f"{arm}: seeds {first['seed']} and {other['seed']} were tested on other stills")
+        if any(other[side] != first[side] for side in ("lesion", "normal")):
+            one, two = (f"{r['arm']}-{r['size'] or 'all'}-{r['seed']}" for r in (first, other))
+            raise DataError(f"Runs {one} and {two} were tested on other stills.", "Remove one of them and run again.")
+
+
+def _row(arm: str, some: Sequence[Result]) -> Row:
+    first = some[0]
     values = {}
     for weights in ("last", "best"):
         values[weights] = {name: np.mean([r[weights][name] for r in some], axis=0) for name in first[weights]}

@@ -102,6 +102,17 @@ def test_quick_run_writes_a_report_and_goes_on(
     assert json.loads((out / "segmentation.json").read_text())["sizes"][0]["seeds"] == [0]
     assert call(script, monkeypatch, *line, "--set", "steps=5") == 2
     assert "was begun with steps = 4" in capsys.readouterr().err
+    mask = data / "s0_mask.png"
+    before_edit = mask.read_bytes()
+    write_png(mask, np.ones((40, 48), bool))
+    assert call(script, monkeypatch, *line) == 2
+    assert "was begun with stills_sha256" in capsys.readouterr().err
+    mask.write_bytes(before_edit)
+    moved = json.loads((out / "runs" / "static-2-0" / "result.json").read_text())
+    moved["lesion"]["names"].reverse()
+    (out / "runs" / "static-2-0" / "result.json").write_text(json.dumps(moved))
+    assert call(script, monkeypatch, "report", str(out)) == 2
+    assert "were tested on other stills" in capsys.readouterr().err
     small_weights(weights, seed=1)
     assert call(script, monkeypatch, *line) == 2
     assert "was begun with weights_sha256" in capsys.readouterr().err
@@ -244,24 +255,20 @@ def test_the_reserved_groups_are_tested_on(script: dict[str, Any], tmp_path: Pat
         training_groups: tuple[str, ...]
         clip_sha256: tuple[str, ...] = ()
 
-    @dataclass
-    class Model:
-        info: Info
-
     seen, unseen = (next(s.group for s in stills if (s.split == "test") == held) for held in (True, False))
-    pictures.check_unseen(Model(Info((unseen,))), stills)
+    pictures.check_unseen(Info((unseen,)), stills)
     with pytest.raises(DataError, match=f"group '{seen}', which is tested on"):
-        pictures.check_unseen(Model(Info((unseen, seen))), stills)
+        pictures.check_unseen(Info((unseen, seen)), stills)
 
 
 def test_the_bundled_weights_never_saw_the_test_stills(script: dict[str, Any], shared_data: Path) -> None:
-    from us_i2v.pipeline import ImageToVideo
+    from us_i2v.weights import load_weights
 
     pictures = sys.modules["segmentation_pictures"]
     stills = pictures.stills_of(shared_data / "data")
     assert {still.split for still in stills} == {"train", "val", "test"}
     assert sum(still.split == "test" and bool(still.masks) for still in stills) == 119
-    pictures.check_unseen(ImageToVideo.from_pretrained(None), stills)
+    pictures.check_unseen(load_weights().header, stills)
     still = next(still for still in stills if len(still.masks) > 1)
     picture, mask = still.read(128)
     assert max(picture.shape) == 128
