@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,8 @@ from us_i2v.config import merge
 from us_i2v.data.atomic import write_bytes
 from us_i2v.data.manifest import Sample, write_manifest
 from us_i2v.data.writers import write_still
-from us_i2v.errors import ConfigError, DataError, TrainingError
+from us_i2v.errors import ConfigError, DataError, InputError, TrainingError
+from us_i2v.evaluation import classification
 from us_i2v.reproduction import table2
 from us_i2v.reproduction.claims import claim
 from us_i2v.reproduction.table2_cells import all_cells, select
@@ -192,6 +194,52 @@ def test_other_settings_data_and_damage_are_refused(home: Path, copy: Path) -> N
     (copy / table2.PLAN).write_text("[]")
     with pytest.raises(DataError, match=r"plan\.json' is damaged"):
         run(home, copy)
+
+
+def test_controls_of_an_lddm_stay_with_the_one_that_came_first(home: Path, copy: Path) -> None:
+    plan = table2.read_plan(copy)
+    assert plan is not None
+    values = {"generators": ("lddm-paper", "lddm-base"), "classes": plan.table_settings().classes}
+    other = SETTINGS.model_copy(update=values)
+    table2.check_plan(plan, other, plan.data, copy)
+    with pytest.raises(ConfigError, match="Put lddm-base first in --generators"):
+        table2.check_plan(plan, other.model_copy(update={"controls": ("class-blind",)}), plan.data, copy)
+
+
+@pytest.mark.parametrize("reason", ["generated", "unreadable"])
+def test_a_test_video_that_was_generated_or_cannot_be_read_leaves_no_result(
+    home: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    cell = select("classify;real", SETTINGS)[0]
+    path = cell_folder(copy, cell) / RESULT
+    shutil.rmtree(path.parent)
+    asked: list[Path] = []
+
+    def record(file: Path) -> bool:
+        asked.append(file)
+        if reason == "unreadable" and len(asked) == 2:
+            raise InputError(f"'{file}' cannot be read.", "Try again.")
+        return reason == "generated"
+
+    # As if a video had changed, or a disk had failed, after the data were checked.
+    monkeypatch.setattr(classification, "carries_record", record)
+    plan = table2.read_plan(copy)
+    assert plan is not None
+    said = "was generated" if reason == "generated" else "cannot be read"
+    with pytest.raises((DataError, InputError), match=f"Cell {cell.id}: .*{said}"):
+        table2.run_cells([cell], shop_of(copy, plan), poll=0.01)
+    assert not path.exists()
+
+
+def test_clips_that_are_too_few_for_a_mix_are_refused_where_they_are_made(home: Path, copy: Path) -> None:
+    cell = select("make;static", SETTINGS)[0]
+    (cell_folder(copy, cell) / RESULT).unlink()
+    plan = table2.read_plan(copy)
+    assert plan is not None
+    shop = replace(shop_of(copy, plan), settings=plan.table_settings().model_copy(update={"mixes": ("x9",)}))
+    with pytest.raises(DataError, match=r"Cell make/5-5/static: 5-5: static give \d+ synthetic clips"):
+        table2.run_cells([cell], shop, poll=0.01)
+    assert not (cell_folder(copy, cell) / RESULT).exists()
 
 
 def test_states_of_cells(home: Path, copy: Path) -> None:

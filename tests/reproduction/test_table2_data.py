@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.classifier_clips import RECORD
 from tests.fakes import still_pixels, write_png
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
@@ -13,6 +14,8 @@ from us_i2v.data.writers import write_clip
 from us_i2v.errors import ConfigError, DataError
 from us_i2v.reproduction.table2_data import (
     LEFT_OUT,
+    check_copies,
+    check_mixes,
     divide,
     read_data,
     split_folder,
@@ -139,7 +142,7 @@ def test_identity_tells_other_data(folders, tmp_path):
         ({"classes": ["benign"]}, True, DataError, "1 class"),
         ({"folds": 3}, True, ConfigError, "7:3 trains on 70% of the videos; 3 folds leave 67%"),
         ({"folds": 30}, True, DataError, "24 groups cannot be divided into 30 parts"),
-        ({"mixes": ["x1"]}, True, DataError, "asks for .* synthetic clips of class 'benign'"),
+        ({"mixes": ["x1"]}, True, DataError, "stills give .* synthetic clips of class 'benign'; x1 asks for"),
     ],
 )
 def test_data_that_do_not_suffice_are_refused(folders, values, images, error, said):
@@ -153,3 +156,45 @@ def test_generated_clips_are_no_data(folders, tmp_path):
     (tmp_path / "manifest.csv").write_text("file,label,group,split,source,source_sha256,weights_sha256\n" + line)
     with pytest.raises(DataError, match="holds generated clips"):
         read_data([tmp_path], [folders[1]], Table2Settings())
+
+
+def test_a_generated_video_in_a_folder_of_real_ones_is_refused(folders, tmp_path):
+    frames = np.stack([still_pixels(k, 16, 16) for k in range(5)])
+    write_clip(tmp_path / "a.npz", frames, 20.0)
+    write_clip(tmp_path / "b.npz", frames, 20.0, record=RECORD)
+    rows = [Sample(tmp_path / f"{n}.npz", "clip", "benign", n, None) for n in "ab"]
+    write_manifest(tmp_path / "manifest.csv", rows)
+    with pytest.raises(DataError, match=r"b\.npz' was generated"):
+        read_data([tmp_path], [folders[1]], Table2Settings())
+
+
+def test_copies_of_a_video_under_two_groups_are_refused(folders):
+    # All videos of the folder have the same bytes.
+    data = read_data([folders[0]], [folders[1]], Table2Settings())
+    with pytest.raises(DataError, match="the same video, of groups 'p0' and 'p1'"):
+        check_copies(data)
+    check_copies(replace(data, videos=data.videos[:2]))
+    stills = (data.videos[2],)
+    with pytest.raises(DataError, match="the same video"):
+        check_copies(replace(data, videos=data.videos[:2], stills=stills))
+
+
+def test_reconstructed_clips_are_counted_by_training_videos_before_anything_is_trained(folders):
+    settings = Table2Settings(mixes=("x2",))
+    data = read_data([folders[0]], [folders[1]], settings)
+    data = replace(data, stills=data.stills * 30)
+    divide(data, settings)
+    with pytest.raises(DataError, match="Split 7:3 reconstructed give 22 synthetic clips of class 'benign'"):
+        divide(data, settings.model_copy(update={"controls": ("reconstructed",)}))
+
+
+def test_clips_must_be_as_many_as_training_videos():
+    settings = Table2Settings(mixes=("x2",), classes=("a", "b"))
+    real = {"a": 3, "b": 2}
+    check_mixes(settings, real, {"a": 6, "b": 4}, "here")
+    with pytest.raises(DataError, match="here give 3 synthetic clips of class 'b'; x2 asks for 4"):
+        check_mixes(settings, real, {"a": 6, "b": 3}, "here")
+    balance = settings.model_copy(update={"mixes": ("balance",)})
+    check_mixes(balance, real, {"b": 1}, "here")
+    with pytest.raises(DataError, match="balance asks for 1"):
+        check_mixes(balance, real, {}, "here")

@@ -119,6 +119,20 @@ def test_files_are_written_without_nan(tmp_path):
     assert "2 folds" in (tmp_path / "table2.md").read_text()
 
 
+def test_cells_that_lost_different_videos_are_named(tmp_path):
+    fill(tmp_path, lambda cell: 1)
+    ids = ("classify/3-7.f0/tsm/real/s0", "classify/3-7.f0/tsm/both-cinn-all/s0")
+    for lost, name in enumerate(ids):
+        path = tmp_path / "cells" / name / RESULT
+        values = json.loads(path.read_text())
+        # Another video of the same patient each: as many videos, and the same patients.
+        del values["videos"][lost]
+        path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="were not tested on the same videos") as caught:
+        collect(tmp_path, SETTINGS, PLAN)
+    assert ids[0] in str(caught.value)
+
+
 def test_scores_of_other_videos_are_not_averaged():
     p = np.array([[0.2, 0.8], [0.6, 0.4]])
     one, other = scores(Predictions.of(p, [1, 0], ["a", "b"])), scores(Predictions.of(p, [1, 0], ["a", "a"]))

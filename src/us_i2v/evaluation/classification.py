@@ -135,6 +135,8 @@ def classify(
     cache: Path,
     windows: int,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    *,
+    strict: bool = False,
 ) -> tuple[list[Video], dict[str, str]]:
     """Classify videos as in training: fitted, through the codec, in windows of the training's spacing.
 
@@ -144,9 +146,13 @@ def classify(
         cache: Folder for decoded clips.
         windows: Windows a video at most.
         progress: Told about every clip.
+        strict: Raise where a file cannot be read, instead of leaving it out.
 
     Returns:
         The videos, and for each file that cannot be read or is too short, why.
+
+    Raises:
+        InputError: A file cannot be read, if `strict`.
     """
     header = trained.header
     found: list[Video] = []
@@ -158,6 +164,8 @@ def classify(
             sampler = ClipSampler([clip], header.clips, length=header.model.n_frames, seed=0, augment=False)
             p = video_probabilities(trained.network, sampler, clip, header.frame_interval_s, windows)
         except (InputError, DataError) as error:
+            if strict and isinstance(error, InputError):
+                raise
             skipped[str(sample.path)] = error.message
         else:
             predicted = header.classes[int(p.argmax())]

@@ -24,7 +24,7 @@ from us_i2v.errors import ConfigError, DataError, UsI2VError
 from us_i2v.reproduction.claims import alone, claim, is_claimed
 from us_i2v.reproduction.store import row_key
 from us_i2v.reproduction.table2_cells import Cell, all_cells, needs, with_needs
-from us_i2v.reproduction.table2_data import divide, read_data, write_splits, write_stills
+from us_i2v.reproduction.table2_data import check_copies, divide, read_data, write_splits, write_stills
 from us_i2v.reproduction.table2_jobs import Workshop, cell_folder, make_cell, read_result
 from us_i2v.reproduction.table2_settings import AXES, Table2Settings, check_settings
 
@@ -87,6 +87,7 @@ def prepare(
     data = read_data(videos, images, settings)
     settings = settings.model_copy(update={"classes": data.classes})
     parts = divide(data, settings)
+    check_copies(data)
     check_plan(read_plan(out), settings, data.identity, out)
     with alone(out / "data", POLL_S), progress("stills") as shown:
         before = read_plan(out)
@@ -112,6 +113,13 @@ def check_plan(plan: Plan | None, settings: Table2Settings, identity: str, out: 
             )
     if plan.data != identity:
         raise DataError(f"'{out}' was started with other videos or stills.", "Give the same, or use another folder.")
+    first = plan.table_settings().lddm
+    if first not in (None, settings.lddm) and {"class-blind", "reconstructed"} & set(settings.controls):
+        raise ConfigError(
+            f"'{out}' has {first} as its first LDDM; class-blind and reconstructed clips are made with that one, not "
+            f"with {settings.lddm}.",
+            f"Put {first} first in --generators, or use another folder.",
+        )
 
 
 def run_cells(chosen: Sequence[Cell], shop: Workshop, *, rank: int = 0, world: int = 1, poll: float = POLL_S) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
 from us_i2v.data.manifest import MANIFEST, write_manifest
-from us_i2v.data.mixing import is_generated
+from us_i2v.data.mixing import carries_record, content_sha256, is_generated
 from us_i2v.data.splits import split_by_group
 from us_i2v.data.writers import write_still
 from us_i2v.errors import ConfigError, DataError
@@ -31,7 +31,7 @@ from us_i2v.reproduction.table2_cells import place_name
 from us_i2v.reproduction.table2_settings import training_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from us_i2v.data.manifest import Sample
@@ -60,10 +60,11 @@ class Data:
 
 
 def read_data(videos: Sequence[Path], images: Sequence[Path], settings: Table2Settings) -> Data:
-    """Find videos and stills and check that they suffice; nothing is opened or written.
+    """Find videos and stills and check that they suffice; nothing is written, no picture decoded.
 
     Raises:
         DataError: A folder does not exist, holds generated clips, or too little of a class.
+        InputError: A video cannot be read.
         ConfigError: Folders and settings do not fit.
     """
     if settings.stills_from_videos == bool(images):
@@ -194,17 +195,48 @@ def _check(data: Data, split: str, fold: int | None, parts: list[str], settings:
                 raise DataError(
                     f"{where} has no {said} video of class '{name}'.", "Give more patients, or fewer folds or splits."
                 )
+    real: dict[str | None, int] = {name: counts["train", name] for name in data.classes}
     stills = Counter(sample.label for sample in data.stills)
+    for source, given in (("stills", stills), ("reconstructed", real)):
+        if source in settings.sources or (source == "stills" and set(settings.sources) - {"reconstructed"}):
+            there: dict[str | None, int] = {name: given[name] * settings.clips_per_still for name in data.classes}
+            check_mixes(settings.model_copy(update={"classes": data.classes}), real, there, f"{where} {source}")
+
+
+def check_mixes(
+    settings: Table2Settings, real: Mapping[str | None, int], there: Mapping[str | None, int], who: str
+) -> None:
+    """Raise `DataError` if a mix asks for more synthetic clips of a class than there are.
+
+    Args:
+        settings: With classes.
+        real: Training videos by class.
+        there: Synthetic clips by class, or how many there can be.
+        who: The place and source, for the message.
+    """
+    most = max(real.get(name, 0) for name in settings.classes)
     for mix in settings.mixes if "both" in settings.diets else ():
-        for name in data.classes:
-            real, most = counts["train", name], max(counts["train", other] for other in data.classes)
-            wanted = most - real if mix == "balance" else 0 if mix == "all" else round(float(mix[1:]) * real)
-            there = stills[name] * settings.clips_per_still
-            if wanted > there:
+        for name in settings.classes:
+            own = real.get(name, 0)
+            wanted = most - own if mix == "balance" else 0 if mix == "all" else round(float(mix[1:]) * own)
+            if wanted > there.get(name, 0):
                 raise DataError(
-                    f"{where} asks for {wanted} synthetic clips of class '{name}' ({mix}); its stills give {there}.",
-                    "Raise --clips-per-still, or lower --ratio.",
+                    f"{who} give {there.get(name, 0)} synthetic clips of class '{name}'; {mix} asks for {wanted}.",
+                    "Raise --clips-per-still, or lower --ratio, --balance or --min-quality.",
                 )
+
+
+def check_copies(data: Data) -> None:
+    """Raise `DataError` if a file comes under two groups: among videos, and among videos that give stills."""
+    known: dict[str, Sample] = {}
+    for sample in (*data.videos, *(still for still in data.stills if still.kind == "clip")):
+        first = known.setdefault(content_sha256(sample.path), sample)
+        if first.group != sample.group:
+            raise DataError(
+                f"'{first.path}' and '{sample.path}' are the same video, of groups '{first.group}' and "
+                f"'{sample.group}'.",
+                "Remove one, or state one group for both in manifest.csv.",
+            )
 
 
 def _samples(folders: Sequence[Path], kind: str) -> list[Sample]:
@@ -217,6 +249,10 @@ def _samples(folders: Sequence[Path], kind: str) -> list[Sample]:
             raise DataError(
                 f"'{folder}' holds no {'videos' if kind == 'clip' else 'stills'}.", "Give a folder of some."
             )
+        if kind == "clip":
+            made_up = next((sample.path for sample in own if carries_record(sample.path)), None)
+            if made_up is not None:
+                raise DataError(f"'{made_up}' was generated, by the record in it.", "Take it out: give real videos.")
         found += own
     return found
 

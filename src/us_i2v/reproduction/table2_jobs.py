@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,8 +25,8 @@ from us_i2v.evaluation.classification import check_seen, classify
 from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 from us_i2v.reproduction.methods import METHODS, finished, train_method
 from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, keep_quality, reconstruct
-from us_i2v.reproduction.table2_cells import Cell, needs
-from us_i2v.reproduction.table2_data import split_folder, stills_folder
+from us_i2v.reproduction.table2_cells import Cell, all_cells, needs, place_name
+from us_i2v.reproduction.table2_data import check_mixes, split_folder, stills_folder
 from us_i2v.reproduction.table2_settings import MAKERS, classifier_training, generator_changes, stage_training
 from us_i2v.training.classifier import train_classifier
 from us_i2v.training.classifier_data import Sources
@@ -210,7 +211,17 @@ def _make(cell: Cell, shop: Workshop) -> dict[str, Any]:
         manifest, count = keep_quality(clips, settings.min_quality)
         if count is not None:
             found |= {"low_quality": count, "manifest": manifest.name}
+    _check_clips(cell, shop, clips / found["manifest"] if found.get("manifest") else clips)
     return found
+
+
+def _check_clips(cell: Cell, shop: Workshop, made: Path) -> None:
+    """Raise `DataError` if the clips that were made are fewer of a class than a mix asks for."""
+    there = Counter(sample.label for sample in find_samples(made, check_groups=False))
+    for place in {(c.split, c.fold) for c in all_cells(shop.settings) if cell in needs(c, shop.settings)}:
+        videos = find_samples(split_folder(shop.out, *place))
+        real = Counter(sample.label for sample in videos if sample.split == "train")
+        check_mixes(shop.settings, real, there, f"{place_name(*place)}: {cell.source}")
 
 
 def _classify(cell: Cell, shop: Workshop) -> dict[str, Any]:
@@ -233,7 +244,13 @@ def _classify(cell: Cell, shop: Workshop) -> dict[str, Any]:
     tested = [sample for sample in find_samples(videos) if sample.split == "test"]
     check_seen(trained, tested)
     with shop.progress(cell.id) as shown:
-        said, skipped = classify(trained, [(sample, False) for sample in tested], shop.cache, settings.windows, shown)
+        given = [(sample, False) for sample in tested]
+        said, skipped = classify(trained, given, shop.cache, settings.windows, shown, strict=True)
+    made_up = [video.file for video in said if video.generated]
+    if made_up:
+        raise DataError(
+            f"Test video '{made_up[0]}' was generated, by the record in it.", "Take it out, and use another folder."
+        )
     names = {str(sample.path): sample.path.name for sample in tested}
     rows = [
         TestedVideo(file=names[v.file], label=str(v.label), group=v.group, probabilities=v.probabilities) for v in said

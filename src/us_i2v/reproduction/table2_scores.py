@@ -113,7 +113,7 @@ def collect(out: Path, settings: Table2Settings, plan: str, notes: Sequence[str]
     """Read all results that there are, and score them; nothing is made.
 
     Raises:
-        DataError: A result is damaged or of other settings.
+        DataError: A result is damaged or of other settings, or two cells tested different videos.
     """
     cells = all_cells(settings)
     results = {cell: read_result(out, cell, plan) for cell in cells}
@@ -122,6 +122,7 @@ def collect(out: Path, settings: Table2Settings, plan: str, notes: Sequence[str]
         if cell.stage == "classify" and cell.diet is not None and cell.seed is not None:
             own = groups.setdefault((cell.split, cell.model, cell.source, cell.diet, cell.mix), {})
             own.setdefault(cell.seed, []).append(result)
+    _check_tested(results)
     by_seed = {key: _by_seed(folds) for key, folds in groups.items()}
     rows, paired = [], {}
     for split in settings.splits:
@@ -158,6 +159,23 @@ def mean_scores(several: Sequence[Scores]) -> Scores:
         first.n,
         first.groups,
     )
+
+
+def _check_tested(results: dict[Cell, CellResult | None]) -> None:
+    """Raise `DataError`, naming a cell, if two classifiers of a split and fold were tested on different videos."""
+    first: dict[str, tuple[Cell, set[tuple[str, str, str]]]] = {}
+    for cell, result in results.items():
+        if cell.stage != "classify" or result is None:
+            continue
+        own = {(video.file, video.group, video.label) for video in result.videos}
+        other, known = first.setdefault(cell.place, (cell, own))
+        if own != known:
+            file = min(own ^ known)[0]
+            fewer, more = (cell, other) if len(own) < len(known) else (other, cell)
+            raise DataError(
+                f"Cells {cell.id} and {other.id} were not tested on the same videos ('{file}').",
+                f"Remove folder 'cells/{fewer.id}' in RUN, or that of {more.id}, to make it again.",
+            )
 
 
 def _by_seed(folds: dict[int, list[CellResult | None]]) -> dict[int, Scores]:
