@@ -113,6 +113,15 @@ def test_quick_run_writes_a_report_and_goes_on(
     (out / "runs" / "static-2-0" / "result.json").write_text(json.dumps(moved))
     assert call(script, monkeypatch, "report", str(out)) == 2
     assert "were tested on other stills" in capsys.readouterr().err
+    mended = json.dumps({**moved, "lesion": {**moved["lesion"], "names": moved["lesion"]["names"][::-1]}})
+    (out / "runs" / "static-2-0" / "result.json").write_text(mended)
+    # A folder that was begun before stills were pinned is read, and goes on.
+    kept = json.loads((out / "settings.json").read_text())
+    assert len(kept.pop("stills_sha256")) == 64
+    (out / "settings.json").write_text(json.dumps(kept))
+    assert call(script, monkeypatch, "report", str(out)) == 0
+    assert call(script, monkeypatch, *line) == 0
+    assert "does not state its stills' hash" in capsys.readouterr().out
     small_weights(weights, seed=1)
     assert call(script, monkeypatch, *line) == 2
     assert "was begun with weights_sha256" in capsys.readouterr().err
