@@ -13,11 +13,13 @@ from tests.cli.conftest import one_line_error, us_i2v
 from tests.factories import small_cinn_weights, small_weights, textured_still
 from tests.fakes import write_png
 from us_i2v import onnx_export
-from us_i2v.errors import ConfigError
+from us_i2v.data.transforms import to_gray
+from us_i2v.errors import ConfigError, InputError, OutputError
 from us_i2v.models.render import carried
 from us_i2v.models.speckle import Grain
 from us_i2v.onnx_export import INPUTS, ClipGraph, Resize, check_exportable, draw_inputs, export
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
+from us_i2v.weights import SpeckleConfig, load_weights, save_weights
 
 __all__ = ["us_i2v"]
 
@@ -69,6 +71,82 @@ def test_onnxruntime_makes_the_same_clip(model: ImageToVideo, tmp_path: Path) ->
         (frames,) = session.run(["frames"], draw_inputs(model, textured_still(*size), OPTIONS, seed))
         assert frames.shape == (1, 1, OPTIONS.frames, *size)
         assert np.abs(frames[0, 0] - run_graph(model, size, OPTIONS, seed)).max() < 1e-3
+
+
+CASES = {
+    "documented": (None, GenerateOptions(steps=4)),
+    "label": ("labels", GenerateOptions(steps=2, label="benign", guidance=2.0, slide=1.0)),
+    "interval": ("interval", GenerateOptions(steps=1, frames=9, fps=20.0)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_onnxruntime_with_what_weights_can_hold(model: ImageToVideo, tmp_path: Path, case: str) -> None:
+    """The bundled weights as documented; a class with guidance; speckle that follows the frame rate."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    kind, options = CASES[case]
+    if kind is None:
+        model = ImageToVideo.from_pretrained(device="cpu")
+    elif kind == "interval":
+        model = timed(tmp_path)
+    size = (48, 64)
+    export(model, tmp_path / "m.onnx", size, options)
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    expected = session.get_inputs()[0].shape[2:]
+    still = textured_still(*size, colour=True)
+    inputs = draw_inputs(model, still, options, 3, size=expected)
+    (frames,) = session.run(["frames"], inputs)
+    assert frames.shape == (1, 1, options.frames, *size)
+    with torch.no_grad():
+        made = ClipGraph(model, size, options)(*(torch.from_numpy(inputs[name]) for name in INPUTS)).numpy()
+    assert np.abs(frames - made).max() < 1e-3
+    clip = model(to_gray(still), seed=3, options=options)[0].frames
+    assert np.abs(frames[0, 0] - clip / 255).mean() < 0.002
+    with pytest.raises(InputError, match=r"40x32 pixels; the graph was exported for 64x48\. .*--size 40x32"):
+        draw_inputs(model, still[:32, :40], options, 3, size=expected)
+
+
+def timed(folder: Path, interval_s: float | None = 0.1) -> ImageToVideo:
+    """Weights whose speckle's correlation holds at an interval."""
+    weights = load_weights(small_weights(folder / "w.safetensors"))
+    speckle = SpeckleConfig(correlation=0.6, interval_s=interval_s)
+    save_weights(folder / "t.safetensors", weights.header.model_copy(update={"speckle": speckle}), weights.tensors)
+    return ImageToVideo.from_pretrained(folder / "t.safetensors", "cpu")
+
+
+def test_speckle_follows_the_frame_rate(tmp_path: Path) -> None:
+    model, untimed = timed(tmp_path), timed(tmp_path, None)
+    options = GenerateOptions(steps=2, frames=9, fps=20.0)
+    clip = model(textured_still(SIDE, SIDE), seed=5, options=options)[0].frames
+    assert np.abs(run_graph(model, (SIDE, SIDE), options, 5) - clip / 255).max() < ROUNDING + 1e-4
+    assert np.abs(run_graph(untimed, (SIDE, SIDE), options, 5) - clip / 255).max() > 0.015
+
+
+def test_a_full_disk_is_one_error(model: ImageToVideo, tmp_path: Path) -> None:
+    """A limit on the size of files makes the system refuse the write."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    resource = pytest.importorskip("resource", reason="this system limits no files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"m\.onnx' cannot be written"):
+            export(model, tmp_path / "new" / "m.onnx", (SIDE, SIDE), GenerateOptions(steps=1, frames=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "word"), [((15, 64), "64x15"), ((9999, 9999), "9999x9999")])
+def test_sizes_that_cannot_be_exported(model: ImageToVideo, size: tuple[int, int], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        check_exportable(model, size, OPTIONS)
+
+
+def test_places_are_whole_numbers_whose_products_are_exact() -> None:
+    places = onnx_export.wrapped(torch.tensor([-1.0, 0.0, 5000.0, 5001.0, 12345.0]), 5001)
+    assert places.tolist() == [5000, 0, 5000, 0, 2343]
+    assert int(places[2] * 5001 + places[4]) == 5000 * 5001 + 2343 > 1 << 24
 
 
 @pytest.mark.parametrize(("mode", "antialias"), [("area", False), ("bilinear", True), ("bicubic", False)])

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.onnx import symbolic_helper
 
-from us_i2v.data.atomic import publish, temporary_beside
-from us_i2v.data.transforms import Fit
-from us_i2v.errors import ConfigError
+from us_i2v.data.atomic import publish, temporary_beside, unwritable
+from us_i2v.data.transforms import Fit, to_gray
+from us_i2v.errors import ConfigError, InputError
 from us_i2v.generators import LDDM
 from us_i2v.models.motion import Motion, interpolation_matrix
 from us_i2v.models.render import _CROSS, _EXCESS, _FINE_CELLS, _LOCAL_CELLS, SpeckleNoise
@@ -38,6 +38,7 @@ from us_i2v.seeding import per_sample_noise
 from us_i2v.still import Still
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 OPSET = 17
 """GridSample of pictures needs 16."""
+
+MAX_PIXELS = 1 << 22
+"""Largest stills: all frames' flows and noises lie in memory at once, about a hundred bytes a pixel and frame."""
 
 INPUTS = ("still", "latent_noise", "fine_noise", "coarse_noise", "grain")
 OUTPUT = "frames"
@@ -203,14 +207,11 @@ def carried(noise: Tensor, flow: Tensor, grain: Tensor | None) -> Tensor:
     left, top = x.floor(), y.floor()
     share_x, share_y = x - left, y - top
 
-    def wrapped(place: Tensor, size: int) -> Tensor:
-        return place - (place / size).floor() * size
-
     flat = noise[0, 0].reshape(frames, height * width)
 
     def at(row: Tensor, column: Tensor) -> Tensor:
-        index = (wrapped(row, height) * width + wrapped(column, width)).long().reshape(frames, height * width)
-        return flat.gather(1, index).reshape(frames, height, width)
+        index = wrapped(row, height) * width + wrapped(column, width)
+        return flat.gather(1, index.reshape(frames, height * width)).reshape(frames, height, width)
 
     upper = (1 - share_x) * at(top, left) + share_x * at(top, left + 1)
     lower = (1 - share_x) * at(top + 1, left) + share_x * at(top + 1, left + 1)
@@ -221,6 +222,11 @@ def carried(noise: Tensor, flow: Tensor, grain: Tensor | None) -> Tensor:
             kept = kept * (1 - 2 * share * (1 - share) * (1 - alike[:, None]))
         moved = moved / kept.clamp(min=0.05).sqrt()
     return moved[None, None]
+
+
+def wrapped(place: Tensor, size: int) -> Tensor:
+    """Whole places modulo a size, as int64: products of float32 tell neighbours apart up to 2^24 only."""
+    return (place - (place / size).floor() * size).long()
 
 
 def check_exportable(model: ImageToVideo, size: tuple[int, int], options: GenerateOptions) -> None:
@@ -252,17 +258,34 @@ def check_exportable(model: ImageToVideo, size: tuple[int, int], options: Genera
         raise ConfigError(f"Texture '{options.texture}' cannot be exported.", "Use 'stationary'.")
     if min(size) < 16:
         raise ConfigError(f"A size of {size[1]}x{size[0]} was asked for; at least 16x16 is needed.", "Raise --size.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ConfigError(
+            f"A size of {size[1]}x{size[0]} was asked for; at most {MAX_PIXELS:,} pixels can be exported.",
+            "Lower --size.",
+        )
 
 
-def draw_inputs(model: ImageToVideo, still: Image, options: GenerateOptions, seed: int) -> dict[str, FloatArray]:
+def draw_inputs(
+    model: ImageToVideo, still: Image, options: GenerateOptions, seed: int, size: Sequence[int] | None = None
+) -> dict[str, FloatArray]:
     """Draw what `ImageToVideo` draws for a still and a seed, as the graph's inputs (float32).
 
     Args:
         model: The weights that were exported.
-        still: uint8 (H, W).
+        still: uint8 (H, W), or (H, W, 3), of which the luma is taken.
         options: As at export.
         seed: Seed of the clip.
+        size: (H, W) at export, which the still must have; None: what it has is not checked.
+
+    Raises:
+        InputError: The still has another size.
     """
+    still = to_gray(still)
+    if size is not None and still.shape != tuple(size):
+        raise InputError(
+            f"The still is {still.shape[1]}x{still.shape[0]} pixels; the graph was exported for {size[1]}x{size[0]}.",
+            f"Resize it, or export with --size {still.shape[1]}x{still.shape[0]}.",
+        )
     shape = model.info.autoencoder
     prepared = Still.prepare(still, Fit(model.info.fit, shape.size))
     texture = prepared.texture((shape.size // 2, shape.size // 2))
@@ -315,6 +338,8 @@ def export(model: ImageToVideo, path: Path, size: tuple[int, int], options: Gene
             # is traced as a constant is one here, so that the tracer's warnings say nothing.
             warnings.simplefilter("ignore")
             exporter.export(graph, example, str(part), dynamo=False, do_constant_folding=False, **given)
+        except OSError as error:
+            raise unwritable(path, error) from error
         finally:
             exporter.unregister_custom_op_symbolic("aten::adaptive_avg_pool2d", OPSET)
         publish(part, path)
