@@ -182,8 +182,9 @@ def bundle(run: Path, decoder: Path, target: Path, held: list[Path]) -> None:
     # The decoder may predict what that of stage 1 did not, as the speckle's correlation by place.
     changes = {"autoencoder": tuned.header.autoencoder, "speckle": tuned.header.speckle}
     header = weights.header.model_copy(update=changes)
-    joined, intervals = Weights(header, "", tensors, str(run)), [entry.interval_s for entry in real.entries]
-    speckle = calibrated_on_generated(joined, videos, torch.device("cpu"), intervals)
+    # Answered at the weights' usual rate, and taken to hold at the windows': see docs/results.md for the other way.
+    speckle = calibrated_on_generated(Weights(header, "", tensors, str(run)), videos, torch.device("cpu"))
+    speckle = speckle.model_copy(update={"interval_s": float(np.median([e.interval_s for e in real.entries]))})
     print(f"speckle of clips generated for {len(videos)} held-out windows: {speckle}")
     header = header.model_copy(update={"speckle": speckle, "notes": NOTES})
     save_weights(target, header, tensors, half=True)
