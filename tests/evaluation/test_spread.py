@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from tests.cli.conftest import one_line_error
 from tests.evaluation.conftest import WriteClips
 from tests.evaluation.sets import Statistics, drifting, noisy, real_set
 from tests.factories import small_weights
 from us_i2v.cli.app import app
-from us_i2v.errors import InputError, UsI2VError
+from us_i2v.errors import ConfigError, InputError, UsI2VError
 from us_i2v.evaluation import spread
+from us_i2v.evaluation.clips import RealWindows
 from us_i2v.evaluation.energy import energy_scores
 from us_i2v.evaluation.measure import Measured, measure
 from us_i2v.ranks import Ranks
@@ -113,6 +116,38 @@ def test_what_one_rank_meets_stops_all(by_ranks: Callable[..., list[object]]) ->
     real.frames = damaged
     found = by_ranks(2, lambda ranks: spread.measure_shared(ranks, real, {}, describe=False, curves=False, batch=1))
     assert [str(error) for error in found] == ["'clip03' is damaged."] * 2
+
+
+def test_processes_that_cannot_meet_are_told_before_clips_are_read(
+    write_clips: WriteClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setattr(RealWindows, "of", lambda *_given, **_named: pytest.fail("clips were read"))
+    real = write_clips("real", {"c.npz": drifting(0)}, {"c.npz": "p"})
+    line = one_line_error(CliRunner().invoke(app, ["evaluate", str(real), "bundled", "-o", str(tmp_path / "r.json")]))
+    assert "WORLD_SIZE is 2, and MASTER_ADDR unset" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [([(1, "a" * 64), (1, "b" * 64)], "aaaaaaaaaaaa and bbbbbbbbbbbb"), ([(1, None), (2, None)], "1 to 2 CPU threads")],
+)
+def test_processes_must_hold_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, values: list[tuple[int, str | None]], word: str
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    ended: list[bool] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_given, **_named: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ended.append(True))
+    monkeypatch.setattr(spread, "_gather", lambda value: [value, values[1]])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: values[0][0])
+    with pytest.raises(ConfigError, match=word), spread.joined(Ranks(0, 2), values[0][1]):
+        pytest.fail("the body ran")
+    assert ended == [True]
 
 
 def test_evaluate_under_torchrun(write_clips: WriteClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def command(
     from us_i2v.evaluation.networks import choose
     from us_i2v.evaluation.plot import check_plot, write_plot
     from us_i2v.evaluation.report import Result, table, write_json
-    from us_i2v.evaluation.spread import joined, measure_shared
+    from us_i2v.evaluation.spread import check_joinable, joined, measure_shared
     from us_i2v.hub import is_hub_name
     from us_i2v.pipeline import CPU_THREADS
     from us_i2v.ranks import Ranks
@@ -110,6 +110,7 @@ def command(
             "Leave them out for 100, 20 and 8.",
         )
     ranks = Ranks.of_environment()
+    check_joinable(ranks)
     values: dict[str, Any] = {"length": length, "stride": stride, "per_clip": windows_per_clip, "size": size}
     rule = WindowRule.parse(values | {"dt_s": None if dt is None else dt / 1000}, "windows")
     if threads is not None:
@@ -158,7 +159,7 @@ def command(
                 progress=progress,
             )
 
-    with joined(ranks):
+    with joined(ranks, None if model is None else model.weights_sha256):
         truth = measured(windows, "measure real", None)
         repeat = measured(Repeated(windows), "measure repeated", list(range(len(windows))), bare=True)
         made = measured(fakes, "measure fakes", pairs)

@@ -7,6 +7,7 @@ kilobytes a clip.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -34,23 +35,45 @@ _PATIENCE = timedelta(hours=24)
 """Ranks wait for the slowest one; one that ends with an error tells the others."""
 
 
+def check_joinable(ranks: Ranks) -> None:
+    """Raise `ConfigError` if there are several ranks that do not know where to meet; looks at the environment only."""
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if ranks.world > 1 and missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {ranks.world}, and {' and '.join(missing)} unset: the processes cannot meet.",
+            "Start with torchrun, or set them alike for all (host of rank 0, a free port of it).",
+        )
+
+
 @contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
+def joined(ranks: Ranks, weights_sha256: str | None = None) -> Iterator[None]:
     """Connect the ranks for the body; needs what torchrun sets (MASTER_ADDR, MASTER_PORT) if there are several.
 
+    Args:
+        ranks: This process's place.
+        weights_sha256: Digest of the weights that it makes clips with, if it does.
+
     Raises:
-        ConfigError: The ranks compute with different numbers of threads.
+        ConfigError: The ranks do not know where to meet, compute with different numbers of threads, or hold different
+            weights (a branch on the hub may have moved between them).
     """
+    check_joinable(ranks)
     if ranks.world == 1:
         yield
         return
     torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        threads = _gather(torch.get_num_threads())
+        found = _gather((torch.get_num_threads(), weights_sha256))
+        threads, weights = [count for count, _ in found], sorted({str(digest) for _, digest in found})
         if len(set(threads)) > 1:
             raise ConfigError(
                 f"The processes compute with {min(threads)} to {max(threads)} CPU threads; sums depend on it.",
                 "Give --threads.",
+            )
+        if len(weights) > 1:
+            raise ConfigError(
+                f"The processes hold different weights: sha256 {' and '.join(digest[:12] for digest in weights)}.",
+                "Name one commit or digest: ORG/NAME@COMMIT, or ORG/NAME?sha256=DIGEST.",
             )
         yield
     finally:
