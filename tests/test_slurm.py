@@ -17,7 +17,7 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "examples" / "slurm").glob("*.sh")
 
 RECORD = f"""#!{sys.executable}
 import json, os, sys
-names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CPUS")
 line = {{"argv": sys.argv, "environment": {{name: os.environ.get(name) for name in names}}}}
 with open(os.environ["RECORD"], "a") as file:
     file.write(json.dumps(line) + "\\n")
@@ -26,7 +26,11 @@ with open(os.environ["RECORD"], "a") as file:
 SRUN = """#!/bin/bash
 # Runs its command once a task, as srun does; its own options are left out.
 tasks=${SLURM_NTASKS:-1}
-while [[ $1 == -* ]]; do [[ $1 == --ntasks=* ]] && tasks=${1#--ntasks=}; shift; done
+while [[ $1 == -* ]]; do
+  [[ $1 == --ntasks=* ]] && tasks=${1#--ntasks=}
+  [[ $1 == --cpus-per-task=* ]] && export CPUS=${1#--cpus-per-task=}
+  shift
+done
 for ((i = 0; i < tasks; i++)); do SLURM_PROCID=$i "$@" || exit; done
 """
 
@@ -41,12 +45,15 @@ def submitted(tmp_path: Path):
 
     def submit(script: str, *arguments: str, **variables: str) -> list[dict]:
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(tmp_path / "record")}
+        environment["SLURM_CPUS_PER_TASK"] = "6"
         path = next(path for path in SCRIPTS if path.name == script)
         done = subprocess.run(
             ["bash", path, *arguments], env=environment | variables, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
+        calls = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
+        assert {call["environment"].pop("CPUS") for call in calls} == {"6"}, "srun does not know it by itself"
+        return calls
 
     return submit
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from tests.factories import small_weights
 from us_i2v.errors import OutputError, WeightsError
@@ -148,3 +150,21 @@ def test_headers_that_are_no_table(path, text):
     save_file({"x": torch.zeros(2)}, path, {METADATA_KEY: text})
     with pytest.raises(WeightsError, match="damaged header"):
         load_weights(path)
+
+
+def test_digest_and_tensors_are_of_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is replaced while it is opened: what was read is what was hashed."""
+    path = small_weights(tmp_path / "w.safetensors")
+    first, read = path.read_bytes(), Path.read_bytes
+
+    def then_replaced(file: Path) -> bytes:
+        content = read(file)
+        small_weights(path, seed=1)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", then_replaced)
+    weights = load_weights(path)
+    assert read(path) != first
+    assert weights.sha256 == hashlib.sha256(first).hexdigest()
+    assert all(torch.equal(weights.tensors[name], value) for name, value in load(first).items())
+    assert not all(torch.equal(weights.tensors[name], value) for name, value in load_file(path).items())

@@ -18,5 +18,6 @@ set -euo pipefail
 : "${SLURM_JOB_ID:?start this with sbatch}"
 
 # --gpus-per-task shows each task its own GPU as number 0, so LOCAL_RANK stays 0.
-srun --kill-on-bad-exit=0 --wait=0 \
+# Since Slurm 22.05 srun does not take over sbatch's --cpus-per-task.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=0 \
   bash -c 'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=0 exec us-i2v augment "$@"' augment "$@"

@@ -17,4 +17,6 @@ set -euo pipefail
 
 : "${SLURM_ARRAY_TASK_ID:?start this with sbatch, which makes the array}"
 
-srun --ntasks=1 us-i2v reproduce table2 --cells "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" "$@"
+# Since Slurm 22.05 srun does not take over sbatch's --cpus-per-task.
+srun --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  us-i2v reproduce table2 --cells "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" "$@"

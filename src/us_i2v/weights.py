@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from us_i2v.config import Config
 from us_i2v.data.atomic import publish, temporary_beside
@@ -287,6 +287,10 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises:
         WeightsError: Missing, a pickle, damaged, of a dtype that is not used here, or holding NaN or infinity.
     """
+    return _parsed(_content(path), path)
+
+
+def _content(path: Path) -> bytes:
     if path.suffix.lower() in _PICKLES:
         raise WeightsError(
             f"'{path}' looks like a pickle ({path.suffix}), which can run code when opened; only .safetensors is read.",
@@ -298,10 +302,18 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if path.stat().st_size > cap:
         raise WeightsError(f"'{path}' has {path.stat().st_size:,} bytes; at most {cap:,} are read.", RAISE_BYTES)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"'{path}' cannot be read: {error.strerror}.", "Check the path and its rights.") from error
+
+
+def _parsed(content: bytes, path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        tensors = load(content)
+        # Eight bytes of length, then JSON, which `load` has checked and keeps to itself.
+        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = dict(head.get("__metadata__") or {})
+    except (SafetensorError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         raise WeightsError(f"'{path}' is not a readable safetensors file ({error}).", _REMEDY) from error
     for name, tensor in tensors.items():
         if tensor.dtype not in (*_DTYPES, torch.int64):
@@ -320,9 +332,10 @@ def load_weights(path: str | Path | None = None) -> Weights:
     file = bundled_path() if path is None else Path(path)
     if file.is_dir():
         file = file / "weights.safetensors"
-    metadata, tensors = read_tensors(file)
+    content = _content(file)  # One reading, so that the digest is that of the tensors.
+    metadata, tensors = _parsed(content, file)
     header = parse_header(metadata, str(file))
-    return Weights(header, hashlib.sha256(file.read_bytes()).hexdigest(), tensors, str(file))
+    return Weights(header, hashlib.sha256(content).hexdigest(), tensors, str(file))
 
 
 def parse_header(metadata: Mapping[str, str], source: str) -> Header:
