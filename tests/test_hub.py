@@ -46,6 +46,7 @@ class Hub:
     files: tuple[str, ...] = ("weights.safetensors", "README.md")
     asked: list[tuple[object, ...]] = field(default_factory=list)
     commits: list[dict[str, bytes]] = field(default_factory=list)
+    private: bool = False
 
 
 @pytest.fixture
@@ -72,6 +73,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
         def list_repo_files(self, repo: str, revision: str) -> list[str]:
             return list(made.files)
+
+        def repo_info(self, repo: str) -> SimpleNamespace:
+            return SimpleNamespace(private=made.private)
 
         def create_repo(self, repo: str, *, private: bool, exist_ok: bool) -> None:
             made.asked.append(("create", repo, private, exist_ok))
@@ -202,14 +206,22 @@ def test_push_on_the_command_line(hub: Hub, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*line, "--license", "mit", "--public"])
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{REPO}: published at commit {COMMIT}\n"
+    warned = f"{REPO} is public: the header, with the names of 1 groups (patients), can be read by everybody\n"
+    assert result.stderr == warned
     assert hub.asked == [("create", REPO, False, True)]
     assert hub.commits[0]["weights.safetensors"] == path.read_bytes()
     assert "license: mit" in hub.commits[0]["README.md"].decode()
-    assert CliRunner().invoke(app, line).exit_code == 0
+    again = CliRunner().invoke(app, line)
+    assert (again.exit_code, again.stderr) == (0, warned), "one that was public stays so"
+    hub.private = True
+    assert CliRunner().invoke(app, line).stderr == ""
+    for wrong in ("mit\ntags: [x]", "", "cc by", "x" * 65):
+        message = one_line_error(CliRunner().invoke(app, [*line, "--license", wrong]))
+        assert "is no licence as the hub writes it" in message
     assert hub.asked[1] == ("create", REPO, True, True)
     assert "do not exist" in one_line_error(CliRunner().invoke(app, ["push-to-hub", "nowhere.safetensors", REPO]))
     assert "no name on the hub" in one_line_error(CliRunner().invoke(app, [*line[:2], "name"]))
-    assert len(hub.commits) == 2
+    assert len(hub.commits) == 3
 
 
 def test_evaluate_takes_a_name(hub: Hub, tmp_path: Path) -> None:

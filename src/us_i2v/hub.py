@@ -22,6 +22,8 @@ from us_i2v.metrics.publishers import sha256_of
 from us_i2v.weights import RAISE_BYTES, load_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from us_i2v.weights import Header
 
 FILE = "weights.safetensors"
@@ -31,6 +33,7 @@ _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _NAME = re.compile(
     rf"(?P<scheme>hf://)?(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w./-]+?))?(\?sha256=(?P<sha256>[0-9a-f]{{64}}))?"
 )
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -98,7 +101,13 @@ def local_weights(name: str) -> Path:
 
 
 def push_weights(
-    path: Path, repo: str, *, private: bool = True, license_: str = "other", revision: str = "main"
+    path: Path,
+    repo: str,
+    *,
+    private: bool = True,
+    license_: str = "other",
+    revision: str = "main",
+    say: Callable[[str], None] | None = None,
 ) -> str:
     """Publish a weights file and its model card in one commit.
 
@@ -107,20 +116,24 @@ def push_weights(
             groups.
         repo: "org/name"; made if it does not exist.
         private: Whether a new repository is private.
-        license_: Licence of the weights, as the hub writes it.
+        license_: Licence of the weights, as the hub writes it: letters, digits, ".", "+" and "-".
         revision: Branch.
+        say: Called with one line, before anything is sent, if everybody can read the repository and the header names
+            groups.
 
     Returns:
         The commit.
 
     Raises:
         WeightsError: The file is no usable weights file.
-        OutputError: The hub refuses, is offline, or `repo` is no such name.
+        OutputError: The hub refuses, is offline, or `repo` or `license_` is no such name.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     if re.fullmatch(f"{_PART}/{_PART}", repo) is None:
         raise OutputError(f"'{repo}' is no name on the hub.", "Write ORG/NAME.")
+    if _LICENSE.fullmatch(license_) is None:
+        raise OutputError(f"'{license_}' is no licence as the hub writes it.", "Give for example cc-by-4.0, or other.")
     if constants.HF_HUB_OFFLINE:
         raise OutputError(f"Cannot publish '{repo}': the hub is offline (HF_HUB_OFFLINE).", "Unset it.")
     path = path / FILE if path.is_dir() else path
@@ -130,6 +143,10 @@ def push_weights(
     api = HfApi(library_name="us-i2v", library_version=__version__)
     try:
         api.create_repo(repo, private=private, exist_ok=True)
+        groups = len(weights.header.training_groups)
+        # One that was there keeps its rights, whatever `private` says.
+        if say is not None and groups and not api.repo_info(repo).private:
+            say(f"{repo} is public: the header, with the names of {groups} groups (patients), can be read by everybody")
         done = api.create_commit(repo, files, commit_message=f"Weights of us-i2v {__version__}", revision=revision)
     except _network_errors() as error:
         raise OutputError(f"Cannot publish '{repo}': {_reason(error)}", "Check name, token and network.") from error

@@ -24,5 +24,8 @@ def command(
     """
     from us_i2v.hub import push_weights
 
-    commit = push_weights(weights, repo, private=not public, license_=license_, revision=revision)
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    commit = push_weights(weights, repo, private=not public, license_=license_, revision=revision, say=say)
     typer.echo(f"{repo}: published at commit {commit}")
