@@ -21,6 +21,7 @@ from us_i2v import hub
 from us_i2v.cli.app import app
 from us_i2v.errors import OutputError, WeightsError
 from us_i2v.hub import FILE, fetch_weights, push_weights
+from us_i2v.metrics.hub import fetch
 from us_i2v.metrics.publishers import sha256_of
 
 REPO = "org/breast-lddm"
@@ -138,6 +139,8 @@ def test_without_a_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(WeightsError, match=r"no file or folder here; .*cannot be fetched: .*refused.+HF_HUB_OFFLINE=1"):
         fetch_weights(REPO)
     assert hub._pickles(REPO, "main") == []
+    with pytest.raises(WeightsError, match="Cannot fetch 'lpips.safetensors' of 'org/metrics' from the hub: .*refused"):
+        fetch("hf://org/metrics/lpips.safetensors", "0" * 64)
     with pytest.raises(OutputError, match=f"Cannot publish '{REPO}': .*refused.+ network"):
         push_weights(weights, REPO)
     line = one_line_error(CliRunner().invoke(app, ["push-to-hub", str(weights), REPO]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from us_i2v import __version__
 from us_i2v.data.limits import limits
 from us_i2v.errors import OutputError, WeightsError
+from us_i2v.metrics.hub import network_errors
 from us_i2v.metrics.publishers import sha256_of
 from us_i2v.weights import RAISE_BYTES, load_weights
 
@@ -148,7 +149,7 @@ def push_weights(
         if say is not None and groups and not api.repo_info(repo).private:
             say(f"{repo} is public: the header, with the names of {groups} groups (patients), can be read by everybody")
         done = api.create_commit(repo, files, commit_message=f"Weights of us-i2v {__version__}", revision=revision)
-    except _network_errors() as error:
+    except network_errors() as error:
         raise OutputError(f"Cannot publish '{repo}': {_reason(error)}", "Check name, token and network.") from error
     return str(done.oid)
 
@@ -206,7 +207,7 @@ def _download(repo: str, revision: str, certain: bool) -> tuple[Path, str, str |
                 "Fetch it again, or name a commit.",
             )
         return path, commit, _digest(about.etag or "")
-    except _network_errors() as error:
+    except network_errors() as error:
         here = "" if certain else f"'{repo}' is no file or folder here; "
         what = (
             "is not in the hub's cache, and the hub is offline" if offline else f"cannot be fetched: {_reason(error)}"
@@ -220,18 +221,6 @@ def _download(repo: str, revision: str, certain: bool) -> tuple[Path, str, str |
             if pickles
             else "Check name, revision and network; HF_HUB_OFFLINE=1 takes the cache only.",
         ) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises for answers, names and networks.
-
-    Failures to connect are of the HTTP library's own classes, and which library that is depends on the client's
-    version: its base is the one of the client's errors of answers.
-    """
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    http = tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    return (*http, OSError, EntryNotFoundError, HFValidationError)
 
 
 def _check_size(repo: str, size: int | None) -> None:
@@ -250,7 +239,7 @@ def _pickles(repo: str, revision: str) -> list[str]:
 
     try:
         files = HfApi().list_repo_files(repo, revision=revision)
-    except _network_errors():
+    except network_errors():
         return []
     return [file for file in files if Path(file).suffix.lower() in _PICKLED]
 

@@ -53,12 +53,23 @@ def fetch(location: str, known_sha256: str | None) -> Path:
 
 def _download(repo: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
-    except (OSError, EntryNotFoundError, HFValidationError) as error:
+    except network_errors() as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
             f"Cannot fetch '{file}' of '{repo}' from the hub: {reason}", "Check the location and the network."
         ) from error
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises for answers, names and networks.
+
+    Failures to connect are of the HTTP library's own classes, and which library that is depends on the client's
+    version: its base is the one of the client's errors of answers.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    http = tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (*http, OSError, EntryNotFoundError, HFValidationError)
