@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -145,3 +146,24 @@ def test_devices_lists_the_cpu(us_i2v: Callable[..., Result]) -> None:
 def test_program_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "us_i2v", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"us-i2v {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(
+    given: dict[str, str], expected: str | None
+) -> None:
+    """In a new process, by its entry: what it sets, and that it sets it before torch is there."""
+    code = (
+        "import os, sys; from us_i2v.cli import app\n"
+        "sys.argv[1:] = ['--version']\n"
+        "try:\n    app.main()\n"
+        "finally:\n    print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{expected} False"

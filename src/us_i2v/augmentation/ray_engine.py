@@ -267,9 +267,10 @@ class _Crew:
             self.ray.kill(actor)
 
     def _hire(self, slot: int) -> None:
-        # Caps on what is read are variables of the driver's environment, see data.limits.
-        caps = {name: value for name, value in os.environ.items() if name.startswith("US_I2V_MAX_")}
-        options: dict[str, Any] = {"runtime_env": {"env_vars": caps}} if caps else {}
+        # Caps on what is read (data.limits) and how threads wait (cli.app) are variables of the driver's environment.
+        passed = ("US_I2V_MAX_", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+        known = {name: value for name, value in os.environ.items() if name.startswith(passed)}
+        options: dict[str, Any] = {"runtime_env": {"env_vars": known}} if known else {}
         kind = self.ray.remote(Worker).options(
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, scheduling_strategy="SPREAD", **options
         )
