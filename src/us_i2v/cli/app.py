@@ -102,8 +102,8 @@ def let_waiting_threads_sleep() -> None:
     """Have threads of OpenMP that wait go to sleep soon, unless the environment says what they shall do.
 
     GNU's library lets them spin for milliseconds, which costs nothing while there is a core for each. Where processes
-    share cores, spinning threads keep the others from the work that they wait for: two ranks of two threads on two cores
-    took ten times as long as one (docs/scaling.md). Must be called before torch is imported.
+    share cores, spinning threads keep the others from the work that they wait for: two ranks of two threads on two
+    cores took ten times as long as one (docs/scaling.md). Must be called before torch is imported.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
