@@ -139,7 +139,7 @@ def test_without_a_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(WeightsError, match=r"no file or folder here; .*cannot be fetched: .*refused.+HF_HUB_OFFLINE=1"):
         fetch_weights(REPO)
     assert hub._pickles(REPO, "main") == []
-    with pytest.raises(WeightsError, match="Cannot fetch 'lpips.safetensors'"):
+    with pytest.raises(WeightsError, match="Cannot fetch 'lpips"):
         fetch("hf://org/metrics/lpips.safetensors", "0" * 64)
     with pytest.raises(OutputError, match=f"Cannot publish '{REPO}': .*refused.+ network"):
         push_weights(weights, REPO)
