@@ -27,6 +27,7 @@ from us_i2v.data.transforms import Fit
 from us_i2v.evaluation.clips import Generated, RealWindows, WindowRule
 from us_i2v.evaluation.energy import EnergyScores
 from us_i2v.metrics.lpips import LPIPS
+from us_i2v.options import nearest_rate
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
 from us_i2v.reproduction.several import answer_several, spread_indices
 from us_i2v.still import seen_by_networks
@@ -42,8 +43,7 @@ def flows(model: ImageToVideo, real: RealWindows, rows: list[int], samples: int,
     """Flow (stills * samples, 2, T, h, w) in pixels of the model's square, and the sampler's seconds a clip."""
     found, taken, fit = [], 0.0, Fit(model.info.fit, model.info.autoencoder.size)
     for row in rows:
-        shortest, longest = model.info.interval_range_s
-        rate = min(max(1 / real.entries[row].interval_s, 0.5 / longest), 2 / shortest)
+        rate = nearest_rate(1 / real.entries[row].interval_s, model.info.interval_range_s)
         options = options_of(text).model_copy(update={"fps": rate})
         seen, _ = seen_by_networks(real.native(row)[0], fit)
         for number in range(samples):

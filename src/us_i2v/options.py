@@ -169,3 +169,9 @@ def frame_interval(typical: float, known: tuple[float, float], fps: float | None
 def known_rates(intervals: tuple[float, float]) -> tuple[float, float]:
     """Frame rates that weights can be used at: twice beyond those of their training, either way."""
     return 0.5 / intervals[1], 2 / intervals[0]
+
+
+def nearest_rate(fps: float, intervals: tuple[float, float]) -> float:
+    """Return the frame rate that is nearest to `fps` among those that weights can be used at, see `known_rates`."""
+    low, high = known_rates(intervals)
+    return min(max(fps, low), high)

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from us_i2v.data.manifest import Sample
 
 
+def in_turn(groups: Sequence[str]) -> list[int]:
+    """Return all indices, one of each group in turn: the first of every group, then the second ones, and so on."""
+    by_group: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        by_group.setdefault(group, []).append(index)
+    turns = max(map(len, by_group.values()), default=0)
+    return [rows[turn] for turn in range(turns) for rows in by_group.values() if turn < len(rows)]
+
+
 def split_by_group(items: Sequence[tuple[str | None, str]], fractions: Mapping[str, float], seed: int) -> list[str]:
     """Assign every item to a part, stratified by label, groups undivided.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from us_i2v.data.transforms import to_gray
 from us_i2v.evaluation.clip_set import at_size, middle
+from us_i2v.options import nearest_rate
 from us_i2v.pipeline import GenerateOptions
 from us_i2v.seeding import derive_seed
 
@@ -107,6 +108,5 @@ class Generated(Answers):
     def _rate(self, index: int) -> tuple[float, bool]:
         """Return the frame rate for a window, and whether it is another than the window's own."""
         own = self.options.fps or 1 / self.real.entries[index].interval_s
-        shortest, longest = self.generator.info.interval_range_s
-        rate = min(max(own, 0.5 / longest), 2 / shortest)
+        rate = nearest_rate(own, self.generator.info.interval_range_s)
         return (own, False) if self.options.fps is not None else (rate, rate != own)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from us_i2v.data.splits import in_turn
 from us_i2v.evaluation.clip_set import Some
 from us_i2v.evaluation.energy import EnergyScores, energy_scores
 from us_i2v.metrics.diversity import diversity_per_still
@@ -78,9 +79,4 @@ def answer_several(
 
 def spread_indices(groups: Sequence[str], count: int) -> list[int]:
     """Return up to `count` clips, taking one of each group in turn, in ascending order."""
-    by_group: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        by_group.setdefault(group, []).append(index)
-    turns = max(map(len, by_group.values()), default=0)
-    order = [rows[turn] for turn in range(turns) for rows in by_group.values() if turn < len(rows)]
-    return sorted(order[:count])
+    return sorted(in_turn(groups)[:count])

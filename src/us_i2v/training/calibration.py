@@ -25,7 +25,7 @@ from us_i2v.generators import load_generator
 from us_i2v.metrics.speckle import decorrelation
 from us_i2v.models.motion import Motion
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
-from us_i2v.options import GenerateOptions
+from us_i2v.options import GenerateOptions, nearest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,19 +108,21 @@ def calibrated_speckle(
     usual = None if intervals is None else float(np.median(intervals))
     found = known.model_copy(update={"profile": profile, "interval_s": usual})
     factors = found.factors(videos[0].shape[2])
-    name, between = "shift", (-MOST_SHIFT, MOST_SHIFT)
+    apart = [None] * len(videos) if intervals is None else intervals
     if any(each is None for each in predicted):
-        name, between, predicted = "correlation", (0.0, HIGHEST), [None] * len(videos)
 
-    def at(value: float, number: int) -> float | Tensor:
-        interval = None if intervals is None else intervals[number]
-        return found.model_copy(update={name: value}).at(predicted[number], interval)
+        def alike(correlation: float, number: int) -> float | Tensor:
+            return found.model_copy(update={"correlation": correlation}).at(None, apart[number])
 
-    found = found.model_copy(update={name: _alike_in_energy(once, videos, factors, at, between)})
-    if name == "shift":
-        mean = float(np.mean([float(torch.as_tensor(found.at(each)).mean()) for each in predicted]))
-        found = found.model_copy(update={"correlation": mean})
-    return found
+        return found.model_copy(update={"correlation": calibrated_correlation(once, videos, factors, alike)})
+
+    def shifted(shift: float, number: int) -> float | Tensor:
+        return found.model_copy(update={"shift": shift}).at(predicted[number], apart[number])
+
+    shift = _alike_in_energy(once, videos, factors, shifted, (-MOST_SHIFT, MOST_SHIFT))
+    found = found.model_copy(update={"shift": shift})
+    mean = float(np.mean([float(torch.as_tensor(found.at(each)).mean()) for each in predicted]))
+    return found.model_copy(update={"correlation": mean})
 
 
 def calibrated_on_generated(
@@ -141,8 +143,8 @@ def calibrated_on_generated(
     if known.factor == 0 or not videos:
         return known
     generator = load_generator(weights, device)
-    shortest, longest = weights.header.interval_range_s
-    rates = None if intervals is None else [min(max(1 / x, 0.5 / longest), 2 / shortest) for x in intervals]
+    known_at = weights.header.interval_range_s
+    rates = None if intervals is None else [nearest_rate(1 / interval, known_at) for interval in intervals]
     return calibrated_speckle(generation(generator, rates), videos, known, generator.autoencoder.persistence, intervals)
 
 
@@ -217,18 +219,24 @@ def _falling(made: Callable[[float], float], real: float, low: float, high: floa
 
 
 @torch.no_grad()
-def calibrated_correlation(motion_of: MotionOf, videos: Sequence[Tensor], factor: float | Tensor) -> float:
+def calibrated_correlation(
+    motion_of: MotionOf,
+    videos: Sequence[Tensor],
+    factor: float | Tensor,
+    at: Callable[[float, int], float | Tensor] = lambda correlation, _: correlation,
+) -> float:
     """Return the correlation from frame to frame at which the clips made move as much as the real ones.
 
     Args:
         motion_of: See `MotionOf`.
         videos: Held-out windows, each (1, 1, T, S, S) in 0..1; blank ones tell nothing and are best left out.
         factor: Calibration of the predicted scale, of all frames or (T,) of each.
+        at: (Correlation, a window's number) -> the correlation at that window's rate.
 
     Returns:
         0 .. 0.95, to within 0.01; an end of the range where even that moves too little or too much.
     """
-    return _alike_in_energy(motion_of, videos, factor, lambda correlation, _: correlation, (0.0, HIGHEST))
+    return _alike_in_energy(motion_of, videos, factor, at, (0.0, HIGHEST))
 
 
 def _alike_in_energy(

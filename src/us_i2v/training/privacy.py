@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
+from us_i2v.data.splits import in_turn
 from us_i2v.data.training_clips import ClipsConfig, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import DataError
@@ -185,12 +185,7 @@ def held_auc(network: SiameseNetwork, clips: Sequence[StoredClip]) -> float:
 
 def spread_over_groups(clips: Sequence[StoredClip], count: int) -> list[StoredClip]:
     """Return up to `count` clips: the first one of every group, then the second ones, and so on."""
-    ranks: Counter[str] = Counter()
-    rounds = []
-    for clip in clips:
-        rounds.append(ranks[clip.group])
-        ranks[clip.group] += 1
-    return [clips[k] for k in sorted(range(len(clips)), key=lambda k: rounds[k])[:count]]
+    return [clips[k] for k in in_turn([clip.group for clip in clips])[:count]]
 
 
 def _picture(clip: StoredClip, place: float) -> Tensor:
