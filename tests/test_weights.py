@@ -168,3 +168,13 @@ def test_digest_and_tensors_are_of_one_reading(tmp_path: Path, monkeypatch: pyte
     assert weights.sha256 == hashlib.sha256(first).hexdigest()
     assert all(torch.equal(weights.tensors[name], value) for name, value in load(first).items())
     assert not all(torch.equal(weights.tensors[name], value) for name, value in load_file(path).items())
+
+
+def test_a_damaged_header_is_not_repeated_in_the_message(tmp_path: Path) -> None:
+    """The reader quotes what it finds in place of a shape, however long that is."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": "y" * 5000, "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(WeightsError, match="is not a readable safetensors file") as caught:
+        load_weights(path)
+    assert len(str(caught.value)) < 300 + len(str(path))

@@ -314,7 +314,8 @@ def _parsed(content: bytes, path: Path) -> tuple[dict[str, str], dict[str, Tenso
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(head.get("__metadata__") or {})
     except (SafetensorError, ValueError, KeyError, RuntimeError, AssertionError) as error:
-        raise WeightsError(f"'{path}' is not a readable safetensors file ({error}).", _REMEDY) from error
+        reason = " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
+        raise WeightsError(f"'{path}' is not a readable safetensors file ({reason}).", _REMEDY) from error
     for name, tensor in tensors.items():
         if tensor.dtype not in (*_DTYPES, torch.int64):
             raise WeightsError(f"'{path}': tensor '{name}' has dtype {tensor.dtype}, floats are needed.", _REMEDY)
