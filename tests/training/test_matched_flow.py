@@ -9,7 +9,8 @@ import torch
 from tests.factories import textured_still
 from tests.training.conftest import autoencoder_config
 from us_i2v.models.motion import Motion
-from us_i2v.training.autoencoder import AutoencoderTask, flow_error
+from us_i2v.training.autoencoder import AutoencoderTask
+from us_i2v.training.flow_terms import flow_error
 from us_i2v.training.matched_flow import matched_flow
 from us_i2v.training.report import Silent
 from us_i2v.training.runs import gather_clips

@@ -140,7 +140,7 @@ class LPIPS(nn.Module):
             raise InputError(f"LPIPS got pictures of {tuple(x.shape)} and {tuple(y.shape)}.", "Resize one of them.")
         terms = [
             head((u - v).square())
-            for head, u, v in zip(self._heads(), self._unit_features(x), self._unit_features(y), strict=True)
+            for head, u, v in zip(self._heads(), self.unit_features(x), self.unit_features(y), strict=True)
         ]
         return torch.stack(terms).sum(0)
 
@@ -156,7 +156,7 @@ class LPIPS(nn.Module):
             (B, D), D by backbone and size of the picture.
         """
         parts = []
-        for head, u in zip(self._heads(), self._unit_features(x), strict=True):
+        for head, u in zip(self._heads(), self.unit_features(x), strict=True):
             weight = head.get_parameter("model.1.weight")
             parts.append((u * (weight.clamp_min(0) / u[0, 0].numel()).sqrt()).flatten(1))
         return torch.cat(parts, dim=1)
@@ -164,8 +164,12 @@ class LPIPS(nn.Module):
     def _heads(self) -> list[nn.Module]:
         return [self.get_submodule(f"lin{index}") for index in range(len(self.taps))]
 
-    def _unit_features(self, x: Tensor) -> list[Tensor]:
-        """Return the tapped activations, each position's channel vector scaled to length 1."""
+    def weights(self) -> list[Tensor]:
+        """Return w_l by depth, (1, C_l, 1, 1) each, >= 0."""
+        return [head.get_parameter("model.1.weight").clamp_min(0) for head in self._heads()]
+
+    def unit_features(self, x: Tensor) -> list[Tensor]:
+        """Return the tapped activations by depth, (B, C_l, h, w), each position's channel vector scaled to length 1."""
         if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < SMALLEST_SIDE:
             raise InputError(
                 f"LPIPS got a batch of shape {tuple(x.shape)}, needs (B, 1 or 3, H, W) of 32 px or more.",

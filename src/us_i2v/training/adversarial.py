@@ -3,9 +3,11 @@
     auto-encoder    w_D * -E D(m)  +  w_fm * mean |features of D at m - features of D at x|
     discriminator   E max(0, 1 - D(x)) + E max(0, 1 + D(m))  +  w_gp * E || grad_x D(x) ||^2
 
-x are the clips, m the mean frames made of them. The patch discriminator sees a few random frames (never the
-still), the temporal one consecutive frames from a random start. Weights as in Dorkenwald et al. 2021 (cINN) are
-patch 1, temporal 1, feature_matching 10, gradient_penalty 10.
+x are the clips, m the mean frames made of them, or, with `samples`, frames with drawn speckle (`drawn_speckle`).
+Samples are no pairs of the clips, pixel by pixel: feature matching then compares the features' means and standard
+deviations over squares of the picture, see `sample_statistics` for the reason. The patch discriminator sees a few
+random frames (never the still), the temporal one consecutive frames from a random start.
+Weights as in Dorkenwald et al. 2021 (cINN) are patch 1, temporal 1, feature_matching 10, gradient_penalty 10.
 Source: hinge loss, Lim & Ye 2017; penalty on real clips, Mescheder et al. 2018 (there with 1/2), where D is the
 mean over the map of logits.
 
@@ -15,7 +17,7 @@ All of this is computed in float32: the power iteration of spectral norm and the
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,7 @@ from us_i2v.config import Config
 from us_i2v.errors import TrainingError
 from us_i2v.models.discriminators import PatchDiscriminator, TemporalDiscriminator
 from us_i2v.seeding import derive_seed
+from us_i2v.training.sample_statistics import feature_distance
 from us_i2v.training.state import optimiser_tensors, restore_optimiser
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ class AdversarialLoss(Config):
 
     patch: float = Field(0.0, ge=0, description="Weight of the patch discriminator; 0: there is none.")
     temporal: float = Field(0.0, ge=0, description="Weight of the temporal discriminator; 0: there is none.")
-    feature_matching: float = Field(0.0, ge=0, description="L1 between the discriminators' features.")
+    feature_matching: float = Field(0.0, ge=0, description="L1 between the discriminators' features, or their moments.")
     gradient_penalty: float = Field(0.0, ge=0, description="Discriminators' squared gradient at real clips.")
     start_step: int = Field(0, ge=0, description="Optimiser steps without adversarial losses.")
     learning_rate: float = Field(2e-4, gt=0, description="Discriminators' Adam, constant.")
@@ -54,6 +57,9 @@ class AdversarialLoss(Config):
         (16, 32, 64, 128), min_length=2, max_length=5, description="Channels, each at half the size of the one before."
     )
     spectral_norm: bool = Field(True, description="Spectral norm in the discriminators.")
+    samples: bool = Field(False, description="Show frames with drawn speckle instead of mean frames.")
+
+    later: ClassVar[tuple[str, ...]] = ("samples",)
 
     @model_validator(mode="after")
     def _check_something_to_match(self) -> Self:
@@ -142,7 +148,10 @@ class Adversarial:
             loss = loss + getattr(self.config, name) * terms[name]
             if self.config.feature_matching > 0:
                 wanted = network(real)[1]
-                differences += [F.l1_loss(a, b) for a, b in zip(features, wanted, strict=True)]
+                if self.config.samples:
+                    differences.append(feature_distance(features, wanted))
+                else:
+                    differences += [F.l1_loss(a, b) for a, b in zip(features, wanted, strict=True)]
             self._shown[name] = (real.detach(), fake.detach())
         if differences:
             terms["feature_matching"] = torch.stack(differences).mean()

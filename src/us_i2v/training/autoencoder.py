@@ -2,40 +2,43 @@
 
     L = w_l1 |x - m| + w_nll (|x - m| / b + ln 2b)  [m detached]  + w_kl KL(q(z|x) || N(0, I))
         + w_flow |flow - known flow|  + w_matched |flow - matched flow|  + w_smooth |grad flow|
-        + w_perceptual LPIPS(x, m)  + w_persistence L_persistence  + adversarial terms, see `persistence`, `adversarial`
+        + w_perceptual LPIPS(x, m)  + w_persistence L_persistence  + w_texture L_texture(s, x)
+        + w_changes L_changes(s, x)  + adversarial terms
 
-m are the mean frames and b = gate * scale / sqrt(2) the residual's local Laplace scale. The scale's likelihood
-does not reach the mean: otherwise places of large residual would stop being explained by motion. Simulated clips know
-their flow; that of real ones is matched, see `matched_flow`.
+see `persistence`, `sample_statistics` and `adversarial`. m are the mean frames, s frames with drawn speckle (see
+`drawn_speckle`; drawn only where a term looks at them), and b = gate * scale / sqrt(2) the residual's local Laplace
+scale. The scale's likelihood does not reach the mean: otherwise places of large residual would stop being explained by
+motion. Simulated clips know their flow; that of real ones is matched, see `matched_flow`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from us_i2v import __version__
 from us_i2v.config import Config
-from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, Window, batch_seed
+from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip, batch_seed
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError
 from us_i2v.hub import local_weights
 from us_i2v.metrics.lpips import LPIPS
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
-from us_i2v.models.motion import Motion, deterministic_frames
+from us_i2v.models.motion import deterministic_frames
 from us_i2v.seeding import derive_seed
 from us_i2v.training.adversarial import Adversarial, AdversarialLoss
+from us_i2v.training.drawn_speckle import draw_innovations, drawn_frames
+from us_i2v.training.flow_terms import flow_error, flow_gradient, matched_windows
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
-from us_i2v.training.matched_flow import matched_flow
 from us_i2v.training.persistence import persistence_loss
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
+from us_i2v.training.sample_statistics import change_distance, texture_distance
 from us_i2v.training.strips import write_strip
 from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
 
@@ -60,7 +63,14 @@ class AutoencoderLoss(Config):
     lpips_frames: int = Field(2, ge=1, le=16, description="Random frames a clip that LPIPS looks at.")
     persistence: float = Field(0.3, ge=0, description="Likelihood of the speckle's correlation, if it is predicted.")
 
-    later: ClassVar[tuple[str, ...]] = ("matched", "persistence")
+    texture: float = Field(
+        0.0, ge=0, description="Moments of LPIPS's features, drawn frames against real ones; needs `lpips`."
+    )
+    changes: float = Field(
+        0.0, ge=0, description="Energy of changes over 1 and 4 frames, drawn clips against real ones."
+    )
+
+    later: ClassVar[tuple[str, ...]] = ("matched", "persistence", "texture", "changes")
 
 
 class AutoencoderTraining(Config):
@@ -77,6 +87,20 @@ class AutoencoderTraining(Config):
     )
     freeze_encoder: bool = Field(False, description="Train the decoder only, so that latents stay what they are.")
     notes: str = Field("", description="Kept in the weights: data, licences.")
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.draws and not (self.model.residual and self.loss.nll > 0):
+            raise ValueError(
+                "adversarial.samples, loss.texture and loss.changes draw speckle: "
+                "model.residual = true and loss.nll above 0 are needed"
+            )
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """True if a term looks at frames with drawn speckle."""
+        return self.loss.texture > 0 or self.loss.changes > 0 or (self.adversarial.on and self.adversarial.samples)
 
     @model_serializer(mode="wrap")
     def _leave_out_untouched(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -100,7 +124,7 @@ class _Step(nn.Module):
             self.autoencoder.encoder.requires_grad_(False)
         # In a tuple, so that the frozen network is no part of this module's state.
         self.lpips: tuple[LPIPS] | None = None
-        if config.loss.perceptual > 0:
+        if config.loss.perceptual > 0 or config.loss.texture > 0:
             self.lpips = (LPIPS.load(config.loss.lpips_backbone, Path(config.loss.lpips)),)
         # No module either: the discriminators are trained and kept apart, see `training.loop.Companion`.
         self.adversarial = Adversarial(config.adversarial, config.optimiser.seed) if config.adversarial.on else None
@@ -131,31 +155,33 @@ class _Step(nn.Module):
             if persistence is not None:
                 deviation = full.gate * full.scale + 1e-3
                 terms["persistence"] = persistence_loss(persistence, video - mean, deviation, full.flow)
+            shown = mean
+            if "innovations" in batch:
+                alike = SpeckleConfig().at(persistence)
+                shown = drawn_frames(still, motion.in_float32(), alike, batch["innovations"])
+                if weights.changes > 0:
+                    terms["changes"] = change_distance(shown, video)
             if "pick" in batch:
-                terms["perceptual"] = self._perceptual(video, mean, batch["pick"])
+                terms |= self._perceptual(video, mean, shown, batch["pick"])
             loss = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
             if self.adversarial is not None:
-                against, judged = self.adversarial.generator_loss(video, mean, batch)
+                against, judged = self.adversarial.generator_loss(
+                    video, shown if self.config.adversarial.samples else mean, batch
+                )
                 loss, terms = loss + against, terms | judged
         return loss, {name: value.detach() for name, value in terms.items()}
 
-    def _perceptual(self, video: Tensor, mean: Tensor, pick: Tensor) -> Tensor:
+    def _perceptual(self, video: Tensor, mean: Tensor, shown: Tensor, pick: Tensor) -> dict[str, Tensor]:
         rows = torch.arange(video.shape[0])[:, None]
-        real = video.transpose(1, 2)[rows, pick].flatten(0, 1)
-        made = mean.transpose(1, 2)[rows, pick].flatten(0, 1)
+        real, made, drawn = (x.transpose(1, 2)[rows, pick].flatten(0, 1) for x in (video, mean, shown))
         if self.lpips is None:
             raise ConfigError("The perceptual loss has no network.", "Set loss.lpips to a weights file.")
-        distance: Tensor = self.lpips[0](made, real)
-        return distance.mean()
-
-
-def _matched(windows: Sequence[Window], known: Tensor) -> Tensor:
-    """Flow of the windows by block matching, (B, 2, T, s, s); NaN for those whose flow is known."""
-    found = torch.full_like(known, torch.nan)
-    for row, window in enumerate(windows):
-        if window.flow is None:
-            found[row] = torch.from_numpy(matched_flow(window.frames, known.shape[-1])).transpose(0, 1)
-    return found
+        terms = {}
+        if self.config.loss.perceptual > 0:
+            terms["perceptual"] = self.lpips[0](made, real).mean()
+        if self.config.loss.texture > 0:
+            terms["texture"] = texture_distance(self.lpips[0], drawn, real)
+        return terms
 
 
 def initial_state(config: AutoencoderTraining, fresh: Autoencoder) -> dict[str, Tensor]:
@@ -170,22 +196,6 @@ def initial_state(config: AutoencoderTraining, fresh: Autoencoder) -> dict[str, 
         raise ConfigError(f"'{config.init}' holds an auto-encoder of another shape.", "Use the settings that it had.")
     loaded: dict[str, Tensor] = {**fresh.state_dict(), **weights.autoencoder().state_dict()}
     return loaded
-
-
-def flow_error(motion: Motion, known: Tensor, size: int) -> Tensor:
-    """Mean absolute error of the flow in model pixels, where it is known (not NaN): (B, 2, T, s, s)."""
-    there = torch.isfinite(known)
-    if not bool(there.any()):
-        return motion.flow.sum() * 0
-    flow = motion.flow * (size / motion.grid[1])
-    coarse = F.avg_pool3d(flow, (1, motion.grid[0] // known.shape[-2], motion.grid[1] // known.shape[-1]))
-    return (coarse - known)[there].abs().mean()
-
-
-def flow_gradient(motion: Motion) -> Tensor:
-    """Mean absolute spatial difference of the flow between neighbouring cells, in cells."""
-    flow = motion.flow
-    return (flow.diff(dim=-1).abs().mean() + flow.diff(dim=-2).abs().mean()) / 2
 
 
 class AutoencoderTask:
@@ -214,22 +224,26 @@ class AutoencoderTask:
 
     def batch(self, step: int, rank: int, world: int) -> tuple[dict[str, Tensor], list[str]]:
         """See `Task.batch`."""
-        total = self.config.optimiser.batch_size
+        optimiser = self.config.optimiser
+        total = optimiser.batch_size
         mine = range(rank, total, world)
         windows = [self.sampler.draw(step, position) for position in mine]
-        generator = torch.Generator().manual_seed(batch_seed(self.config.optimiser.seed, step))
+        generator = torch.Generator().manual_seed(batch_seed(optimiser.seed, step))
         noise = torch.randn((total, *self.config.model.latent_shape), generator=generator)
         batch = stack_windows(windows, self.config.model.size)
         batch["noise"] = noise[list(mine)]
         if self.config.loss.matched > 0:
-            batch["matched"] = _matched(windows, batch["flow"])
-        if self.config.loss.perceptual > 0:
+            batch["matched"] = matched_windows(windows, batch["flow"])
+        if self.config.loss.perceptual > 0 or self.config.loss.texture > 0:
             frames = self.config.loss.lpips_frames
             pick = torch.randint(1, self.config.model.n_frames, (total, frames), generator=generator)
             batch["pick"] = pick[list(mine)]
         if self.adversarial is not None:
             frames_seen = self.adversarial.draw(step, total, self.config.model.n_frames)
             batch |= {name: frames[list(mine)] for name, frames in frames_seen.items()}
+        if self.config.draws:
+            drawn = draw_innovations(optimiser.seed, step, total, self.config.model.n_frames, self.config.model.size)
+            batch["innovations"] = drawn[list(mine)]
         return batch, [window.name for window in windows]
 
     @torch.no_grad()
