@@ -118,14 +118,27 @@ def on_gpu(table: Table, arguments: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         table.add("GPU: 64 frames alone; clips of 16 frames in batches", "not measured", "60 ms; 100 a second")
         return
+    from peer_network import STEPS, clip_seconds
+
     name, model = torch.cuda.get_device_name(), load(arguments, "cuda")
-    alone = statistics.median(seconds(model, 64, arguments.steps, 10))
-    table.add(f"{name}: 64 frames alone", f"{1000 * alone:.0f} ms", "60 ms")
+    for frames, aim in ((16, ""), (64, "60 ms"), (256, "")):
+        taken = seconds(model, frames, arguments.steps, arguments.repeats)
+        middle = 1000 * statistics.median(taken)
+        table.add(f"{name}: {frames} frames of {SIDE}x{SIDE}, alone", f"{middle:.0f} ms median of {len(taken)}", aim)
     options, picture = GenerateOptions(steps=arguments.steps), still(1)
     model(picture, num_clips=64, options=options)
     start = time.perf_counter()
     model(picture, seed=1, num_clips=256, options=options)
-    table.add(f"{name}: clips of 16 frames, 256 at once", f"{256 / (time.perf_counter() - start):.0f} a second", "100")
+    rate = 256 / (time.perf_counter() - start)
+    table.add(f"{name}: clips of 16 frames of {SIDE}x{SIDE}, 32 together", f"{rate:.0f} a second (n = 256)", "100")
+    table.add(f"{name}: memory taken, all of the above", f"{torch.cuda.max_memory_reserved() / 2**20:.0f} MB")
+    for bf16 in () if arguments.no_peer else (False, True):
+        step, decode = clip_seconds(bf16=bf16, repeats=3, device="cuda")
+        ours, whole = statistics.median(seconds(model, 64, arguments.steps, 10)), STEPS * step + decode
+        table.add(
+            f"{name}: EchoNet-Synthetic's shape, 64 frames of 112x112, {STEPS} steps, {'bf16' if bf16 else 'fp32'}",
+            f"{whole:.2f} s; ours right after {1000 * ours:.0f} ms: {whole / ours:.0f} times as long",
+        )
 
 
 def whole_processes(table: Table, arguments: argparse.Namespace, folder: Path) -> None:
@@ -164,13 +177,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--gpu-only", action="store_true", help="leave out what is measured on the CPU")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     table = Table()
     print(f"cores: {len(os.sched_getaffinity(0))}")
-    with tempfile.TemporaryDirectory() as name:
-        whole_processes(table, arguments, Path(name))
-    in_process(table, arguments)
+    if not arguments.gpu_only:
+        with tempfile.TemporaryDirectory() as name:
+            whole_processes(table, arguments, Path(name))
+        in_process(table, arguments)
     on_gpu(table, arguments)
     if arguments.output:
         arguments.output.write_text(table.markdown(), encoding="utf-8")

@@ -162,7 +162,7 @@ def test_noise_is_carried_around_the_edges_whatever_the_flow() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 1, 3, 16, 20, generator=generator)
     flow = 5 * torch.randn(1, 2, 3, 16, 20, generator=generator)
-    grain = Grain.measure(textured_still(16, 20).astype(np.float32) / 255 - 0.5)
+    grain = Grain.measure(torch.from_numpy(textured_still(16, 20).astype(np.float32) / 255 - 0.5))
     alike = torch.stack(grain.at_rows(16).neighbours())
     assert torch.allclose(onnx_export.carried(noise, flow, alike), carried(noise, flow, grain), atol=1e-4)
     assert torch.allclose(onnx_export.carried(noise, flow, None), carried(noise, flow), atol=1e-4)

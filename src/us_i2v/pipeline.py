@@ -156,15 +156,14 @@ class ImageToVideo:
         fps = 1 / frame_interval(self.info.frame_interval_s, self.info.interval_range_s, chosen.fps)
         stitched = is_stitched(self.info, chosen)
         with torch.no_grad(), self._fixed_threads():
-            still, mask = self._prepare(image, mask, size)
-
+            renderer = self._renderer(image, mask, size)
             count = 1 if stitched else self.segments(chosen.frames)
             together = 1 if count > 1 else batch or (1 if self.device.type == "cpu" else BATCH)
             made = []
             for first in range(0, len(seeds), together):
                 group = DrawnTogether(self.generator, seeds[first : first + together], chosen, stitched=stitched)
                 for k, own in enumerate(group.seeds):
-                    clip = self._renderer.clip(still, mask, partial(group.motion, k), count, own, chosen, fps)
+                    clip = renderer.clip(partial(group.motion, k), count, own, chosen, fps)
                     made.append(replace(clip, latent=group.latent(k)))
             return made
 
@@ -263,10 +262,9 @@ class ImageToVideo:
             return self.generator.decode(latents[segment : segment + 1].float(), seen)
 
         with torch.no_grad(), self._fixed_threads():
-            still, mask = self._prepare(image, mask, size)
             fps = chosen.fps if chosen.fps is not None else 1 / self.info.frame_interval_s
             count = 1 if stitched else self.segments(chosen.frames)
-            return self._renderer.clip(still, mask, given, count, seed, chosen, fps)
+            return self._renderer(image, mask, size).clip(given, count, seed, chosen, fps)
 
     def encode(self, frames: Frames, fps: float | None = None) -> Tensor:
         """Turn a clip into the latent that stands for its motion.
@@ -302,16 +300,13 @@ class ImageToVideo:
         """Count the latents that a clip of so many frames takes segment by segment."""
         return segments(self.info, frames)
 
-    def _prepare(self, image: Image | str | Path, mask: Mask | None, size: int | None) -> tuple[Still, Mask | None]:
+    def _renderer(self, image: Image | str | Path, mask: Mask | None, size: int | None) -> Renderer:
         picture = read_still(Path(image)) if isinstance(image, str | Path) else image
         check_picture(picture, mask)
         if size is not None:
             picture, mask = resize_longer(picture, mask, size)
-        return Still.prepare(picture, Fit(self.info.fit, self.info.autoencoder.size)), mask
-
-    @property
-    def _renderer(self) -> Renderer:
-        return Renderer(self.info, self.generator.autoencoder, self.device)
+        still = Still.prepare(picture, Fit(self.info.fit, self.info.autoencoder.size), self.device)
+        return Renderer(self.info, self.generator.autoencoder, self.device, still, mask)
 
     @contextmanager
     def _fixed_threads(self) -> Iterator[None]:

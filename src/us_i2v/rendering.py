@@ -7,6 +7,7 @@ the last bit. How one part is rendered: `models.render`; how segments go on from
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     MotionOf = Callable[[int, Tensor], Motion]
     """(number of the segment, what it starts from: (1, 1, S, S)) -> its motion."""
 
-_PIXELS_AT_ONCE = 1_200_000
+_PIXELS_AT_ONCE = {"cpu": 1_200_000, "cuda": 16_000_000}
+"""Pixels that are rendered together. On a CPU few, so that they stay in the cache; 16 million take 1.5 GB."""
 
 
 @dataclass(frozen=True)
@@ -58,44 +60,38 @@ class GeneratedClip:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders clips as the weights say.
+    """Renders clips of a still as the weights say.
 
     Attributes:
         info: Header of the weights: fit, decoder, and how drawn speckle lasts.
         autoencoder: The first stage, which may predict from the still how long speckle lasts where.
         device: Where motion is.
+        still: What is rendered, prepared for that device.
+        mask: (H, W) bool, carried along, or None.
     """
 
     info: Header
     autoencoder: Autoencoder
     device: torch.device
+    still: Still
+    mask: Mask | None = None
 
-    def clip(
-        self,
-        still: Still,
-        mask: Mask | None,
-        motion_of: MotionOf,
-        count: int,
-        seed: Seed,
-        options: GenerateOptions,
-        fps: float,
-    ) -> GeneratedClip:
+    def clip(self, motion_of: MotionOf, count: int, seed: Seed, options: GenerateOptions, fps: float) -> GeneratedClip:
         """Render a clip part by part; besides the clip only its motion, on the model's grid, grows with its length.
 
         Args:
-            still: What is rendered.
-            mask: (H, W) bool, carried along, or None.
             motion_of: Makes the motion of one segment.
             count: Segments; each goes on from the last frame of the one before.
             seed: Of the drawn speckle.
             options: How many frames, and how much of motion and speckle.
             fps: Frames a second, to be told.
         """
+        still = self.still
         frames = np.empty((options.frames, *still.picture.shape), np.uint8)
-        masks = None if mask is None else np.empty((options.frames, *still.size), np.bool_)
+        masks = None if self.mask is None else np.empty((options.frames, *still.size), np.bool_)
         flows = []
         noise = texture = end = None
-        filled, seen, done = still.filled.to(self.device), still.seen, 0
+        seen, done = still.seen, 0
         for segment in range(count):
             motion = still.from_square(motion_of(segment, seen))
             factors = self.info.speckle.factors(motion.n_frames, loop=options.loop)
@@ -104,28 +100,36 @@ class Renderer:
                 motion = continued(end, motion, painted=self.info.autoencoder.decoder == "adain")
             motion = motion.first(options.frames - done)
             end = last_frame(motion)
-            flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
             if texture is None and options.speckle > 0:
                 texture = still.texture(motion.grid)
+                correlation = self.info.speckle.at(self._persistence, 1 / fps)
                 loop = options.frames if options.loop else None
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], self._correlation(still, 1 / fps), loop)
-            per_part = max(1, _PIXELS_AT_ONCE // (still.size[0] * still.size[1]))
-            for first in range(0, motion.n_frames, per_part):
-                part = motion.frames(first, first + per_part)
+                noise = SpeckleNoise([seed], texture, still.small.shape[-1], correlation, loop)
+            for first in range(0, motion.n_frames, self._together):
+                part = motion.frames(first, first + self._together)
                 here = slice(done + first, done + first + part.n_frames)
-                out = render(filled, part, noise, texture, mode=options.texture)
-                frames[here] = still.compose(out[0].cpu())
-                if mask is not None and masks is not None:
-                    given = torch.from_numpy(mask)[None, None].to(self.device)
+                out = render(still.filled, part, noise, texture, mode=options.texture)
+                torch.from_numpy(frames[here]).copy_(still.compose(out[0]))
+                if self.mask is not None and masks is not None:
+                    given = torch.from_numpy(self.mask)[None, None].to(self.device)
                     masks[here] = warp_mask(given, part.at_size(still.size).flow)[0, 0].cpu().numpy()
+            flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
             done += motion.n_frames
-            seen, _ = seen_by_networks(frames[done - 1], Fit(self.info.fit, self.info.autoencoder.size))
+            if segment + 1 < count:
+                seen, _ = seen_by_networks(frames[done - 1], Fit(self.info.fit, self.info.autoencoder.size))
         frames[0] = still.picture
-        if mask is not None and masks is not None:
-            masks[0] = mask
+        if self.mask is not None and masks is not None:
+            masks[0] = self.mask
         return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
 
-    def _correlation(self, still: Still, interval_s: float) -> float | Tensor:
-        predicted = self.autoencoder.persistence(still.seen.to(self.device))
-        by_place = None if predicted is None else still.map_from_square(predicted)
-        return self.info.speckle.at(by_place, interval_s)
+    @property
+    def _together(self) -> int:
+        """Frames that are rendered together."""
+        pixels = _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE["cpu"])
+        return max(1, pixels // (self.still.size[0] * self.still.size[1]))
+
+    @cached_property
+    def _persistence(self) -> Tensor | None:
+        """What the first stage says of the speckle by place of the still: (1, 1, h, w), or None."""
+        predicted = self.autoencoder.persistence(self.still.seen.to(self.device))
+        return None if predicted is None else self.still.map_from_square(predicted)

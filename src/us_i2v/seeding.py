@@ -62,7 +62,9 @@ def numpy_generator(*parts: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive_seed(*parts)))
 
 
-def per_sample_noise(seeds: Sequence[Seed], shape: tuple[int, ...], *stream: int | str) -> torch.Tensor:
+def per_sample_noise(
+    seeds: Sequence[Seed], shape: tuple[int, ...], *stream: int | str, device: torch.device | None = None
+) -> torch.Tensor:
     """Draw standard normal noise, one independent stream a sample.
 
     Args:
@@ -70,15 +72,17 @@ def per_sample_noise(seeds: Sequence[Seed], shape: tuple[int, ...], *stream: int
             spherical interpolation of its two seeds' noise, and exactly a seed's own at either end.
         shape: Shape of one sample, without the batch axis.
         stream: Names of the use (for example "latent"), so that uses do not share numbers.
+        device: Where to draw. Each kind of device has numbers of its own; None, the CPU, is for all that shall be the
+            same wherever it is computed.
 
     Returns:
-        float32 tensor (len(seeds), *shape), on the CPU (so that every device gets the same).
+        float32 tensor (len(seeds), *shape), on that device.
     """
     import torch
 
     def draw(seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(seed, *stream))
-        return torch.randn(shape, generator=generator)
+        generator = torch.Generator(device or "cpu").manual_seed(derive_seed(seed, *stream))
+        return torch.randn(shape, generator=generator, device=device)
 
     def blended(seed: SeedBlend) -> torch.Tensor:
         if seed.share in (0.0, 1.0):

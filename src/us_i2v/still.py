@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from us_i2v.models.motion import Motion
-    from us_i2v.types import Frames, Image, Mask
+    from us_i2v.types import Image, Mask
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Still:
 
     Attributes:
         picture: uint8 (H, W) or (H, W, 3), as given.
-        filled: float (1, C, H, W) in 0..1, the tissue continued under held pixels.
+        filled: float (1, C, H, W) in 0..1, the tissue continued under held pixels; on the device where it is rendered.
         hold: (H, W) bool, pixels that do not move.
         seen: float (1, 1, S, S), what the networks see: the still fitted as in their training.
-        small: float (1, 1, S, S), the whole picture in the square, for the statistics of its speckle.
+        small: float (1, 1, S, S), the whole picture in the square, for the statistics of its speckle; same device.
         placement: How `seen` lies on the picture.
     """
 
@@ -41,6 +41,7 @@ class Still:
     seen: Tensor
     small: Tensor
     placement: Placement
+    _textures: dict[tuple[int, int], StillTexture] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,8 +49,14 @@ class Still:
         return int(self.picture.shape[0]), int(self.picture.shape[1])
 
     @classmethod
-    def prepare(cls, picture: Image, fit: Fit) -> Still:
-        """Find what must not move, and make the networks' view of the picture."""
+    def prepare(cls, picture: Image, fit: Fit, device: torch.device | None = None) -> Still:
+        """Find what must not move, and make the networks' view of the picture.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3).
+            fit: How the networks see it.
+            device: Where it will be rendered; None: on the CPU.
+        """
         hold = find_hold(picture)
         gray = to_gray(picture[None])[0]
         seen, placement = seen_by_networks(picture, fit)
@@ -58,10 +65,10 @@ class Still:
         small = fit_still(gray, Fit("stretch", fit.size))[0]
         return cls(
             picture=picture,
-            filled=torch.from_numpy(np.ascontiguousarray(channels))[None],
+            filled=torch.from_numpy(np.ascontiguousarray(channels))[None].to(device or "cpu"),
             hold=hold,
             seen=seen,
-            small=torch.from_numpy(to_float(small))[None, None],
+            small=torch.from_numpy(to_float(small))[None, None].to(device or "cpu"),
             placement=placement,
         )
 
@@ -92,17 +99,21 @@ class Still:
         return top, left, height / scale_y / side * rows, width / scale_x / side * columns
 
     def texture(self, grid: tuple[int, int]) -> StillTexture:
-        """Measure the speckle on the filled picture; held pixels count in no statistic."""
-        gray = self.filled.mean(dim=1, keepdim=True)
-        weight = torch.from_numpy(~self.hold)[None, None].float()
-        return StillTexture.measure(gray, self.small, grid, weight)
+        """Measure the speckle on the filled picture, once a grid; held pixels count in no statistic."""
+        if grid not in self._textures:
+            gray = self.filled.mean(dim=1, keepdim=True)
+            weight = torch.from_numpy(~self.hold)[None, None].to(gray)
+            self._textures[grid] = StillTexture.measure(gray, self.small, grid, weight)
+        return self._textures[grid]
 
-    def compose(self, frames: Tensor) -> Frames:
-        """(C, T, H, W) in 0..1 -> uint8 (T, H, W[, C]) with held pixels put back."""
-        array = (frames * 255).round().to(torch.uint8).numpy()
-        out = array[0].copy() if self.picture.ndim == 2 else np.ascontiguousarray(array.transpose(1, 2, 3, 0))
-        out[:, self.hold] = self.picture[self.hold]
-        return out
+    def compose(self, frames: Tensor) -> Tensor:
+        """(C, T, H, W) in 0..1 -> uint8 (T, H, W[, C]) with held pixels put back, on the same device."""
+        shown = (frames * 255).round().to(torch.uint8)
+        out = shown[0] if self.picture.ndim == 2 else shown.permute(1, 2, 3, 0)
+        if not self.hold.any():
+            return out
+        hold, picture = (torch.from_numpy(x).to(out.device) for x in (self.hold, self.picture))
+        return torch.where(hold if picture.ndim == 2 else hold[..., None], picture, out)
 
 
 def seen_by_networks(picture: Image, fit: Fit) -> tuple[Tensor, Placement]:

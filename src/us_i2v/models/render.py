@@ -106,17 +106,16 @@ class StillTexture:
         shrunk = F.interpolate(fine, small.shape[-2:], mode="bilinear", antialias=True)
         hold = small_hold = None
         if weight is not None:
-            hold = (weight[0, 0] < 0.5).cpu().numpy()
-            small_weight = F.interpolate(weight[:1].float(), small.shape[-2:], mode="area")
-            small_hold = (small_weight[0, 0] < 0.5).cpu().numpy()
+            hold = weight[0, 0] < 0.5
+            small_hold = F.interpolate(weight[:1].float(), small.shape[-2:], mode="area")[0, 0] < 0.5
         side = max(2, small.shape[-1] // _COARSE_CELLS)
         return cls(
             fine=fine,
             variance=variance,
             covariance=covariance,
             small_variance=_local_mean(shrunk.square(), grid) * (1 + covariance / variance.clamp_min(1e-8)),
-            fine_grain=Grain.measure(fine[0, 0].cpu().numpy(), hold),
-            coarse_grain=Grain.measure((small - _low_pass(small, (side, side)))[0, 0].cpu().numpy(), small_hold),
+            fine_grain=Grain.measure(fine[0, 0], hold),
+            coarse_grain=Grain.measure((small - _low_pass(small, (side, side)))[0, 0], small_hold),
         )
 
 
@@ -136,7 +135,7 @@ class SpeckleNoise:
 
     Args:
         seeds: One a sample.
-        texture: Grain at both sizes, and the sizes themselves.
+        texture: Grain at both sizes, the sizes themselves, and the device.
         model_size: Side of the model's square.
         correlation: AR(1) correlation from frame to frame: one number, or by place of the still, (B or 1, 1, h, w).
         loop: Frames after which the noise repeats; None: never.
@@ -152,13 +151,13 @@ class SpeckleNoise:
     ) -> None:
         size = (int(texture.fine.shape[-2]), int(texture.fine.shape[-1]))
         small = (model_size, model_size)
-        self.size = size
-        fine, coarse = _at_size(correlation, size), _at_size(correlation, small)
-        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, fine, "fine", loop)
-        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, coarse, "coarse", loop)
+        self.size, device = size, texture.fine.device
+        fine, coarse = _at_size(correlation, size, device), _at_size(correlation, small, device)
+        self.fine = SpeckleProcess(seeds, size, texture.fine_grain, fine, "fine", loop, device)
+        self.coarse = SpeckleProcess(seeds, small, texture.coarse_grain, coarse, "coarse", loop, device)
         self._seeds, self._texture, self._loop = seeds, texture, loop
-        self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic")
-        self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic")
+        self._rows = interpolation_matrix(model_size, size[0], 0, model_size, "cubic").to(device)
+        self._columns = interpolation_matrix(model_size, size[1], 0, model_size, "cubic").to(device)
 
     @cached_property
     def phasor(self) -> list[SpeckleProcess]:
@@ -166,7 +165,8 @@ class SpeckleNoise:
         # The correlation is that of gray levels; phasors of that correlation of logarithms are more alike.
         alike = phasor_correlation(self.fine.correlation).clamp(max=0.9999)
         grain = self._texture.phasor_grain
-        return [SpeckleProcess(self._seeds, self.size, grain, alike, name, self._loop) for name in _PHASOR]
+        device = self._texture.fine.device
+        return [SpeckleProcess(self._seeds, self.size, grain, alike, name, self._loop, device) for name in _PHASOR]
 
     def take(self, n_frames: int, mode: TextureMode) -> tuple[Tensor | None, Tensor]:
         """Next frames of (fine, coarse) noise, each (B, 1, n, H, W); a clip is drawn in one mode throughout.
@@ -179,10 +179,10 @@ class SpeckleNoise:
         return (self.fine.take(n_frames) if mode == "stationary" else None), coarse
 
 
-def _at_size(correlation: float | Tensor, size: tuple[int, int]) -> float | Tensor:
+def _at_size(correlation: float | Tensor, size: tuple[int, int], device: torch.device) -> float | Tensor:
     if not isinstance(correlation, torch.Tensor):
         return correlation
-    return F.interpolate(correlation.float().cpu(), size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(correlation.float().to(device), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def render(

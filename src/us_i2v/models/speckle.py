@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
+import torch.nn.functional as F
 
 from us_i2v.models.envelope import phasor_correlation
 from us_i2v.seeding import per_sample_noise
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from us_i2v.seeding import Seed
-    from us_i2v.types import FloatArray, Mask
+    from us_i2v.types import FloatArray
 
 _LAGS = 12
-_LOCAL_SIGMA = 8.0
+_LOCAL_SIGMA, _LOCAL_CELL = 8.0, 4
 _DEPTHS = 6
 _LEAN = 0.1
 """Weight of the whole picture's grain in that of each depth, as a share of the pixels that a depth has on average."""
@@ -57,22 +57,26 @@ class Grain:
     columns: Tensor
 
     @classmethod
-    def measure(cls, texture: FloatArray, hold: Mask | None = None) -> Grain:
+    def measure(cls, texture: Tensor, hold: Tensor | None = None) -> Grain:
         """Measure the grain of a texture at up to 6 depths; those with little texture lean on the whole picture.
 
         Args:
-            texture: (H, W), zero mean: a picture less its local mean.
-            hold: (H, W), pixels that are no tissue, or None.
+            texture: (H, W), zero mean: a picture less its local mean; on any device.
+            hold: (H, W) bool, pixels that are no tissue, or None.
+
+        Returns:
+            Kernels on the CPU.
         """
-        values = texture.astype(np.float64)
-        local = np.sqrt(ndimage.gaussian_filter(values**2, _LOCAL_SIGMA)) + 1e-3
-        weight = np.ones_like(values) if hold is None else (~hold).astype(np.float64)
-        weight *= local > 4e-3
-        if weight.sum() < 64:
-            weight[:] = 1.0
+        values = texture.float()
+        local = _local_mean_square(values).sqrt() + 1e-3
+        weight = (local > 4e-3).float()
+        if hold is not None:
+            weight = weight * ~hold.to(weight.device)
+        weight = torch.where(weight.sum() < 64, torch.ones_like(weight), weight)
         values = values / local
         depths = max(1, min(_DEPTHS, len(values) // (2 * _LAGS)))
-        return cls(*(_kernels(_correlations(values, weight, axis, depths)) for axis in (0, 1)))
+        found = torch.stack([_correlations(values * weight, weight, axis, depths) for axis in (0, 1)])
+        return cls(*(_kernels(one) for one in found.cpu().numpy()))
 
     def of_phasors(self) -> Grain:
         """Return the grain of complex noise whose log-magnitude has this grain, see `envelope`."""
@@ -101,27 +105,38 @@ class Grain:
         return y, x
 
 
-def _correlations(texture: FloatArray, weight: FloatArray, axis: int, depths: int) -> FloatArray:
-    """Autocorrelation of a texture along one axis, (depths, lags 0 .. 12), tapered."""
+def _local_mean_square(values: Tensor) -> Tensor:
+    """Mean square around every pixel, Gaussian window of 8 px, made of means over 4 x 4 px: (H, W) -> same."""
+    sigma = _LOCAL_SIGMA / _LOCAL_CELL
+    taps = torch.exp(-0.5 * (torch.arange(-round(4 * sigma), round(4 * sigma) + 1) / sigma).square())
+    taps = (taps / taps.sum()).to(values.device)
+    coarse = F.avg_pool2d(values.square()[None, None], _LOCAL_CELL, ceil_mode=True, count_include_pad=False)
+    half = len(taps) // 2
+    coarse = F.conv2d(F.pad(coarse, (0, 0, half, half), mode="replicate"), taps[None, None, :, None])
+    coarse = F.conv2d(F.pad(coarse, (half, half, 0, 0), mode="replicate"), taps[None, None, None])
+    smooth: Tensor = F.interpolate(coarse, values.shape, mode="bilinear")[0, 0]
+    return smooth
+
+
+def _correlations(texture: Tensor, weight: Tensor, axis: int, depths: int) -> Tensor:
+    """Autocorrelation of a texture, weighted already, along one axis, (depths, lags 0 .. 12), tapered."""
     height, width = texture.shape
-    place = (np.arange(height) + 0.5) / height * depths - 0.5
+    place = (torch.arange(height) + 0.5) / height * depths - 0.5
     # Each depth looks at its own part of the height and, with falling weight, at the two beside it.
-    near = np.clip(1 - np.abs(place[None] - np.arange(depths)[:, None]) / 1.5, 0, None)
-    products, counts = np.zeros((depths, _LAGS + 1)), np.zeros((depths, _LAGS + 1))
+    near = (1 - (place[None] - torch.arange(depths)[:, None]).abs() / 1.5).clamp_min(0).to(texture)
+    products, counts = texture.new_zeros((2, depths, _LAGS + 1))
     for lag in range(min(_LAGS, texture.shape[axis] - 1) + 1):
-        a = (slice(0, height - lag), slice(None)) if axis == 0 else (slice(None), slice(0, width - lag))
-        b = (slice(lag, None), slice(None)) if axis == 0 else (slice(None), slice(lag, None))
-        both = weight[a] * weight[b]
-        rows = near[:, : len(both)]
-        products[:, lag] = rows @ (texture[a] * texture[b] * both).sum(axis=1)
-        counts[:, lag] = rows @ both.sum(axis=1)
+        for sums, field in ((products, texture), (counts, weight)):
+            a = field[: height - lag] if axis == 0 else field[:, : width - lag]
+            b = field[lag:] if axis == 0 else field[:, lag:]
+            sums[:, lag] = near[:, : len(a)] @ (a * b).sum(dim=1)
     lean = _LEAN / depths
-    values = (products + lean * products.sum(axis=0)) / np.maximum(counts + lean * counts.sum(axis=0), 1.0)
-    values[values[:, 0] <= 0, 0] = 1.0
+    values = (products + lean * products.sum(dim=0)) / (counts + lean * counts.sum(dim=0)).clamp_min(1.0)
+    values[:, 0] = torch.where(values[:, 0] > 0, values[:, 0], 1.0)
     # Flat over the first half: a taper over all lags would blur the spectrum and lose fine grain.
-    taper = 0.5 * (1 + np.cos(np.pi * np.clip(2 * np.arange(_LAGS + 1) / (_LAGS + 1) - 1, 0, 1)))
-    correlations: FloatArray = values / values[:, :1] * taper
-    return correlations
+    lags = torch.arange(_LAGS + 1).to(values)
+    taper = 0.5 * (1 + torch.cos(math.pi * (2 * lags / (_LAGS + 1) - 1).clamp(0, 1)))
+    return values / values[:, :1] * taper
 
 
 def _kernels(correlations: FloatArray) -> Tensor:
@@ -138,6 +153,8 @@ def _kernels(correlations: FloatArray) -> Tensor:
 class SpeckleProcess:
     """Draws the noise of consecutive frames; frame 0 is zero.
 
+    On CUDA it is drawn by that device's own generator: there the same seed gives another pattern of the same kind.
+
     Args:
         seeds: One a sample; a sample's noise does not depend on its neighbours.
         size: (H, W) of the frames.
@@ -145,6 +162,7 @@ class SpeckleProcess:
         correlation: rho, from frame to frame, 0 <= rho < 1; one number, or (B or 1, H, W) by place of the still.
         stream: Name of the random stream; processes of other names are independent.
         loop: Frames after which the noise repeats; None: never.
+        device: Where the noise is made; None: on the CPU.
     """
 
     def __init__(
@@ -155,63 +173,75 @@ class SpeckleProcess:
         correlation: float | Tensor,
         stream: str,
         loop: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.seeds, self.size, self.grain = list(seeds), size, grain.at_rows(size[0])
-        self.correlation = torch.as_tensor(correlation, dtype=torch.float32).cpu()
+        self.seeds, self.size = list(seeds), size
+        self.device = device or torch.device("cpu")
+        kernels = grain.at_rows(size[0])
+        self._rows, self._columns = (_taps(part, self.device) for part in (kernels.rows, kernels.columns))
+        self.correlation = torch.as_tensor(correlation, dtype=torch.float32).to(self.device)
         self.stream, self.loop = stream, loop
-        around = torch.zeros(()) if loop is None else self.correlation**loop
+        around = torch.zeros((), device=self.device) if loop is None else self.correlation**loop
         self._innovation = ((1 - self.correlation.square()) * (1 - around) / (1 + around)).sqrt()
         self._next = 0
         self._state: Tensor | None = None
 
     def take(self, n_frames: int) -> Tensor:
         """Return the next frames of noise: (B, 1, n_frames, H, W), float32."""
-        out = torch.zeros((len(self.seeds), 1, n_frames, *self.size))
-        for k in range(n_frames):
-            if self._next == 0 and self.loop is not None:
-                self._state = self._before(self.loop)
-            if self._next > 0:
-                fresh = self._fresh(self._next)
+        out = torch.zeros((len(self.seeds), 1, n_frames, *self.size), device=self.device)
+        start, end = self._next, self._next + n_frames
+        if start == 0 and n_frames > 0:
+            self._state = None if self.loop is None else self._before(self.loop)
+        # On a CPU frame by frame, so that what is worked on stays in the cache.
+        together = 1 if self.device.type == "cpu" else n_frames
+        for first in range(max(1, start), end, together):
+            numbers = range(first, min(first + together, end))
+            for k, fresh in zip(numbers, self._fresh(numbers), strict=True):
                 if self._state is None:
                     self._state = fresh
                 else:
-                    self._state = self._state.mul_(self.correlation).addcmul_(fresh, self._innovation)
-                out[:, 0, k] = self._state
-            self._next += 1
+                    self._state = (self._state * self.correlation).addcmul_(fresh, self._innovation)
+                out[:, 0, k - start] = self._state
+        self._next = end
         return out
 
-    def _fresh(self, frame: int) -> Tensor:
-        """Draw a frame's own noise, (B, H, W); in a loop it comes again every time around."""
-        number = frame if self.loop is None else frame % self.loop
-        fresh = per_sample_noise(self.seeds, self.size, "speckle", self.stream, number)
+    def _fresh(self, frames: Sequence[int]) -> Tensor:
+        """Draw some frames' own noise, (n, B, H, W); in a loop it comes again every time around."""
+        numbers = [frame if self.loop is None else frame % self.loop for frame in frames]
+        there = self.device if self.device.type == "cuda" else None
+        drawn = [per_sample_noise(self.seeds, self.size, "speckle", self.stream, k, device=there) for k in numbers]
         # Filtering each draw instead of the state keeps the working set in the cache.
-        return _filter(_filter(fresh, self.grain.rows, dim=-2), self.grain.columns, dim=-1)
+        return _filter(_filter(torch.stack(drawn).to(self.device), self._rows, dim=-2), self._columns, dim=-1)
 
     def _before(self, loop: int) -> Tensor:
         """Return the state w_0 that comes again after a time around; draws that weigh less than 1e-7 are left out."""
-        rho, state = self.correlation, torch.zeros((len(self.seeds), *self.size))
+        rho, state = self.correlation, torch.zeros((len(self.seeds), *self.size), device=self.device)
         longest = float(rho.max())
         few = longest < 1e-7 ** (1 / loop)
         lags = max(1, math.ceil(math.log(1e-7) / math.log(max(longest, 1e-7)))) if few else loop
         for frame in range(loop - min(lags, loop) + 1, loop + 1):
-            state = state.mul_(rho).addcmul_(self._fresh(frame), self._innovation)
+            state = state.mul_(rho).addcmul_(self._fresh([frame])[0], self._innovation)
         return state / (1 - rho**loop)
 
 
-def _filter(x: Tensor, kernels: Tensor, dim: int) -> Tensor:
+def _taps(kernels: Tensor, device: torch.device) -> list[tuple[int, Tensor]]:
+    """Symmetric kernels (H, 2 * half + 1), one a row -> (lag, weights (H, 1)) of lag 0 and those that count."""
+    half = kernels.shape[1] // 2
+    lags = [k for k in range(half + 1) if k == 0 or float(kernels[:, half + k].abs().max()) > 1e-3]
+    return [(k, kernels[:, half + k, None].to(device)) for k in lags]
+
+
+def _filter(x: Tensor, taps: list[tuple[int, Tensor]], dim: int) -> Tensor:
     """Correlate with symmetric kernels along one axis, wrapping around at the edges.
 
     Args:
-        x: (B, H, W).
-        kernels: (H, 2 * half + 1), one a row of the result.
+        x: (..., H, W).
+        taps: See `_taps`.
         dim: The axis, -2 or -1.
     """
-    half = kernels.shape[1] // 2
-    size = x.shape[dim]
+    size, half = x.shape[dim], taps[-1][0]
     padded = torch.cat([x.narrow(dim, size - half, half), x, x.narrow(dim, 0, half)], dim=dim)
-    out = x * kernels[:, half, None]
-    for k in range(1, half + 1):
-        taps = kernels[:, half + k, None]
-        if float(taps.abs().max()) > 1e-3:
-            out.addcmul_(padded.narrow(dim, half - k, size) + padded.narrow(dim, half + k, size), taps)
+    out = x * taps[0][1]
+    for k, weights in taps[1:]:
+        out.addcmul_(padded.narrow(dim, half - k, size) + padded.narrow(dim, half + k, size), weights)
     return out
