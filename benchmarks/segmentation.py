@@ -2,6 +2,7 @@
 
     python benchmarks/segmentation.py estimate OUT DATA          # how long `run` will take here
     python benchmarks/segmentation.py run OUT DATA               # stop and go on at any time by the same line
+    python benchmarks/segmentation.py run OUT DATA --explore     # also arms that are in no rule
     python benchmarks/segmentation.py run OUT --quick            # a phantom and a few steps: no result
     python benchmarks/segmentation.py report OUT                 # segmentation.{md,json,png} of what is finished
 
@@ -37,7 +38,17 @@ import numpy as np
 import torch
 from pydantic import Field
 from segmentation_network import Training, dice, found_masks, hd95, iou
-from segmentation_pictures import ARMS, Pictures, Still, check_unseen, squared, stills_of, stills_sha256, subset
+from segmentation_pictures import (
+    ARMS,
+    EXPLORED,
+    Pictures,
+    Still,
+    check_unseen,
+    squared,
+    stills_of,
+    stills_sha256,
+    subset,
+)
 from segmentation_report import write_report
 from variants import keep_settings, say
 
@@ -98,11 +109,11 @@ class Cell(NamedTuple):
         return f"{self.arm}-{self.size or 'all'}-{self.seed}"
 
 
-def cells_of(settings: Settings) -> Iterator[Cell]:
+def cells_of(settings: Settings, *, explore: bool = False) -> Iterator[Cell]:
     """All trainings; what is compared with each other lies together."""
     for size in settings.sizes:
         for seed in range(settings.seeds):
-            for arm in ARMS:
+            for arm in (*ARMS, *EXPLORED) if explore else ARMS:
                 yield Cell(arm, size, seed)
 
 
@@ -235,13 +246,13 @@ class Study:
         return result
 
 
-def run(out: Path, settings: Settings) -> None:
+def run(out: Path, settings: Settings, *, explore: bool = False) -> None:
     """Train what is not there yet, then report."""
     torch.set_num_threads(1)
     settings = pinned(out, settings)
     keep_settings(out, settings)
     study = Study(out, settings)
-    cells = list(cells_of(settings))
+    cells = list(cells_of(settings, explore=explore))
     counts = {split: sum(still.split == split for still in study.stills) for split in ("train", "val", "test")}
     say(f"{len(cells)} trainings; stills: {counts['train']} train, {counts['val']} val, {counts['test']} test")
     try:
@@ -342,12 +353,15 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="generator's weights; default the bundled ones")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. steps=1200")
     parser.add_argument("--quick", action="store_true", help="a few steps, of a phantom if no DATA is given; no result")
+    parser.add_argument("--explore", action="store_true", help="also arms that were not fixed beforehand")
     arguments = parser.parse_args()
     try:
         if arguments.command == "report":
             report(arguments.out)
+        elif arguments.command == "estimate":
+            estimate(arguments.out, settings_of(arguments))
         else:
-            {"run": run, "estimate": estimate}[arguments.command](arguments.out, settings_of(arguments))
+            run(arguments.out, settings_of(arguments), explore=arguments.explore)
     except UsI2VError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

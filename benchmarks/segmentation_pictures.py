@@ -10,6 +10,7 @@ borders:
     elastic     b: cubic through normal displacements on a coarse 4x4 grid, whose deviation is drawn for each picture
                 (Ronneberger et al. 2015, section 3.1: 10 px of 512, which is 2 % of the side; here `ELASTIC`)
     generated   frames of `us_i2v` clips with carried masks, options as `us-i2v augment` has them by default
+    moved       those frames, each under an affine change of its own; not among the arms that were fixed beforehand
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from us_i2v.still import resize_longer
 from us_i2v.types import Frames, Image, Mask
 
 ARMS = ("static", "affine", "elastic", "generated")
+EXPLORED = ("moved",)
+"""Arms that were thought of after results had been seen: shown, and in no rule."""
 
 AFFINE = {"rotation": 10.0, "scale": 1.1, "shear": 0.1, "shift": 0.05}
 """Largest rotation (degrees), scale factor (and its inverse), shear, and shift as a share of the side."""
@@ -225,8 +228,11 @@ class Pictures:
         others, rng = self.count - 1, numpy_generator("segmentation", arm, still.name)
         if arm == "static":
             more = np.repeat(picture[None], others, 0), np.repeat(mask[None], others, 0)
-        elif arm == "generated":
+        elif arm in ("generated", "moved"):
             more = self._generated(still.name, picture, mask)
+            if arm == "moved":
+                each = [affine(*pair, rng, 1) for pair in zip(*more, strict=True)]
+                more = np.concatenate([pictures for pictures, _ in each]), np.concatenate([masks for _, masks in each])
         else:
             more = {"affine": affine, "elastic": elastic}[arm](picture, mask, rng, others)
         return np.concatenate([picture[None], more[0]]), np.concatenate([mask[None], more[1]])

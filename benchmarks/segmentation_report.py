@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from segmentation_pictures import ARMS
+from segmentation_pictures import ARMS, EXPLORED
 
 from us_i2v import __version__
 from us_i2v.data.atomic import write_bytes
@@ -28,8 +28,9 @@ NAMES = {
     "affine": "affine variants",
     "elastic": "elastic variants",
     "generated": "**generated clips**",
+    "moved": "generated clips, affine changes of their frames (not fixed beforehand)",
 }
-COLOURS = {"static": "#7f8c8d", "affine": "#2980b9", "elastic": "#2c3e50", "generated": "#c0392b"}
+COLOURS = {"static": "#7f8c8d", "affine": "#2980b9", "elastic": "#2c3e50", "generated": "#c0392b", "moved": "#e67e22"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +71,9 @@ def rows_of(results: Sequence[Result]) -> dict[int, list[Row]]:
     found: dict[int, list[Row]] = {}
     for size in sorted({r["size"] for r in results}, key=lambda n: n or float("inf")):
         own = {(r["arm"], r["seed"]): r for r in results if r["size"] == size}
-        arms = [arm for arm in ARMS if any(a == arm for a, _ in own)]
-        seeds = [s for s in sorted({s for _, s in own}) if all((arm, s) in own for arm in arms)]
-        if seeds and len(arms) == len(ARMS):
+        seeds = [s for s in sorted({s for _, s in own}) if all((arm, s) in own for arm in ARMS)]
+        if seeds:
+            arms = [*ARMS, *(arm for arm in EXPLORED if all((arm, s) in own for s in seeds))]
             _check_paired([own[arm, seed] for arm in arms for seed in seeds])
             found[size] = [_row(arm, [own[arm, seed] for seed in seeds]) for arm in arms]
     return found
@@ -101,7 +102,7 @@ def _row(arm: str, some: Sequence[Result]) -> Row:
 def helps(rows: Sequence[Row]) -> bool:
     """Whether generated clips are better than every other arm, by the rule that was fixed beforehand."""
     ours = next(row for row in rows if row.arm == OURS)
-    return all(ours.minus(row).low > 0 for row in rows if row is not ours)
+    return all(ours.minus(row).low > 0 for row in rows if row is not ours and row.arm in ARMS)
 
 
 def write_report(out: Path, results: Sequence[Result], settings: dict[str, Any]) -> None:

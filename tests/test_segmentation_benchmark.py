@@ -144,7 +144,7 @@ def test_all_arms_have_equal_counts_and_begin_with_the_still(script: dict[str, A
     weights = small_weights(tmp_path / "w.safetensors")
     study = script["Study"](tmp_path / "out", settings(script, data, weights=str(weights)))
     still = study.stills[0]
-    made: dict[str, tuple[Frames, Mask]] = {arm: study.pictures.of(still, arm) for arm in script["ARMS"]}
+    made: dict[str, tuple[Frames, Mask]] = {arm: study.pictures.of(still, arm) for arm in (*script["ARMS"], "moved")}
     first, inside = made["static"][0][0], made["static"][1][0]
     assert 0.05 < inside.mean() < 0.3
     for arm, (pictures, masks) in made.items():
@@ -301,4 +301,5 @@ def test_arms_are_judged_by_the_fixed_rule(script: dict[str, Any]) -> None:
     assert found.low < 0.05 < found.high
     assert found.high - found.low < 0.03
     assert not report.helps([*others[:2], row("elastic", 0.05), ours])
+    assert report.helps([*others, ours, row("moved", 0.1)])  # in no rule
     assert ours.interval("marked") is None

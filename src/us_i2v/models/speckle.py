@@ -136,7 +136,8 @@ def _correlations(texture: Tensor, weight: Tensor, axis: int, depths: int) -> Te
     # Flat over the first half: a taper over all lags would blur the spectrum and lose fine grain.
     lags = torch.arange(_LAGS + 1).to(values)
     taper = 0.5 * (1 + torch.cos(math.pi * (2 * lags / (_LAGS + 1) - 1).clamp(0, 1)))
-    return values / values[:, :1] * taper
+    correlations: Tensor = values / values[:, :1] * taper
+    return correlations
 
 
 def _kernels(correlations: FloatArray) -> Tensor:
