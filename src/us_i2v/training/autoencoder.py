@@ -172,15 +172,16 @@ class _Step(nn.Module):
         return loss, {name: value.detach() for name, value in terms.items()}
 
     def _perceptual(self, video: Tensor, mean: Tensor, shown: Tensor, pick: Tensor) -> dict[str, Tensor]:
-        rows = torch.arange(video.shape[0])[:, None]
+        rows = torch.arange(video.shape[0], device=video.device)[:, None]
         real, made, drawn = (x.transpose(1, 2)[rows, pick].flatten(0, 1) for x in (video, mean, shown))
         if self.lpips is None:
             raise ConfigError("The perceptual loss has no network.", "Set loss.lpips to a weights file.")
         terms = {}
+        network = self.lpips[0].to(video.device)
         if self.config.loss.perceptual > 0:
-            terms["perceptual"] = self.lpips[0](made, real).mean()
+            terms["perceptual"] = network(made, real).mean()
         if self.config.loss.texture > 0:
-            terms["texture"] = texture_distance(self.lpips[0], drawn, real)
+            terms["texture"] = texture_distance(network, drawn, real)
         return terms
 
 
