@@ -21,6 +21,7 @@ from us_i2v.lengths import halves, is_stitched
 from us_i2v.models.continuation import eased, joined
 from us_i2v.models.denoiser import Conditions
 from us_i2v.models.motion import Motion
+from us_i2v.models.replay import Replay
 from us_i2v.options import GenerateOptions, check_controls, check_label, choose_sampler, frame_interval, refuse_options
 from us_i2v.seeding import derived, per_sample_noise
 from us_i2v.weights import ProcessConfig, Weights
@@ -82,7 +83,9 @@ class FirstStage:
 
     def networks(self) -> AbstractContextManager[object]:
         """Context in which the networks compute in the chosen precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        # A cache of cast weights would outlive them in recorded graphs; each weight is used once a call anyway.
+        on = self.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on, cache_enabled=False)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, stills: Tensor) -> Motion:
@@ -126,6 +129,7 @@ class LDDM(FirstStage):
 
     def __init__(self, weights: Weights, device: torch.device, precision: Precision = "fp32") -> None:
         self.denoiser = weights.denoiser().to(device)
+        self._denoise_step = Replay(self.denoiser.denoise) if device.type == "cuda" else self.denoiser.denoise
         super().__init__(weights, device, precision)
         # A file of kind "lddm" always has one; the header's validation sees to it.
         self.process = weights.header.process or ProcessConfig()
@@ -174,8 +178,8 @@ class LDDM(FirstStage):
         def told(given: Conditions) -> Denoiser:
             def model(x: Tensor, t: Tensor) -> Tensor:
                 with self.networks():
-                    out: Tensor = self.denoiser(x, t, given, features, plan.stated(x))
-                return out.to(x.dtype)
+                    embedding = self.denoiser.embed_conditions(t, given, plan.stated(x))
+                    return self._denoise_step(x, embedding, features).to(x.dtype)
 
             return model
 
@@ -269,8 +273,11 @@ class DrawnTogether:
         self._latents: list[Tensor] = []
         self._motions: Motion | None = None
 
-    def motion(self, sample: int, segment: int, seen: Tensor) -> Motion:
-        """Motion of a sample's segment, given what it starts from; only a lone clip has more than one segment."""
+    def motion(self, first: int, last: int, segment: int, seen: Tensor) -> Motion:
+        """Motion of a segment of samples first .. last - 1, given what it starts from.
+
+        Only a lone clip has more than one segment.
+        """
         if self._motions is None or segment > 0:
             own = self.seeds if segment == 0 else [derived(seed, "segment", segment) for seed in self.seeds]
             stills = seen.repeat(len(own), 1, 1, 1)
@@ -281,7 +288,7 @@ class DrawnTogether:
                 self._motions = self.generator.decode_chain(latents, stills, options.frames, loop=options.loop)
             else:
                 self._motions = self.generator.decode(latents, stills)
-        return self._motions.samples(sample, sample + 1)
+        return self._motions.samples(first, last)
 
     def latent(self, sample: int) -> Tensor:
         """Latents of a sample's segments, see `GeneratedClip`."""

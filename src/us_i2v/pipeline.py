@@ -162,9 +162,11 @@ class ImageToVideo:
             made = []
             for first in range(0, len(seeds), together):
                 group = DrawnTogether(self.generator, seeds[first : first + together], chosen, stitched=stitched)
-                for k, own in enumerate(group.seeds):
-                    clip = renderer.clip(partial(group.motion, k), count, own, chosen, fps)
-                    made.append(replace(clip, latent=group.latent(k)))
+                at_once = max(1, min(together, renderer.frames_together // chosen.frames))
+                for start in range(0, len(group.seeds), at_once):
+                    own = group.seeds[start : start + at_once]
+                    clips = renderer.clips(partial(group.motion, start, start + len(own)), count, own, chosen, fps)
+                    made += [replace(clip, latent=group.latent(start + k)) for k, clip in enumerate(clips)]
             return made
 
     def interpolate(
@@ -264,7 +266,7 @@ class ImageToVideo:
         with torch.no_grad(), self._fixed_threads():
             fps = chosen.fps if chosen.fps is not None else 1 / self.info.frame_interval_s
             count = 1 if stitched else self.segments(chosen.frames)
-            return self._renderer(image, mask, size).clip(given, count, seed, chosen, fps)
+            return self._renderer(image, mask, size).clips(given, count, [seed], chosen, fps)[0]
 
     def encode(self, frames: Frames, fps: float | None = None) -> Tensor:
         """Turn a clip into the latent that stands for its motion.

@@ -20,7 +20,7 @@ from us_i2v.models.render import SpeckleNoise, render
 from us_i2v.still import Still, seen_by_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from us_i2v.weights import Header
 
     MotionOf = Callable[[int, Tensor], Motion]
-    """(number of the segment, what it starts from: (1, 1, S, S)) -> its motion."""
+    """(number of the segment, what it starts from: (1, 1, S, S)) -> its motion, of all clips."""
 
-_PIXELS_AT_ONCE = {"cpu": 1_200_000, "cuda": 16_000_000}
-"""Pixels that are rendered together. On a CPU few, so that they stay in the cache; 16 million take 1.5 GB."""
+_PIXELS_AT_ONCE = {"cpu": 1_200_000, "cuda": 32_000_000}
+"""Pixels that are rendered together. On a CPU few, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,21 @@ class Renderer:
     still: Still
     mask: Mask | None = None
 
-    def clip(self, motion_of: MotionOf, count: int, seed: Seed, options: GenerateOptions, fps: float) -> GeneratedClip:
-        """Render a clip part by part; besides the clip only its motion, on the model's grid, grows with its length.
+    def clips(
+        self, motion_of: MotionOf, count: int, seeds: Sequence[Seed], options: GenerateOptions, fps: float
+    ) -> list[GeneratedClip]:
+        """Render clips part by part; besides them only their motion, on the model's grid, grows with their length.
 
         Args:
-            motion_of: Makes the motion of one segment.
-            count: Segments; each goes on from the last frame of the one before.
-            seed: Of the drawn speckle.
+            motion_of: Makes the motion of one segment of all clips.
+            count: Segments; each goes on from the last frame of the one before. More than one only of a lone clip.
+            seeds: Of the drawn speckle, one a clip.
             options: How many frames, and how much of motion and speckle.
             fps: Frames a second, to be told.
         """
-        still = self.still
-        frames = np.empty((options.frames, *still.picture.shape), np.uint8)
-        masks = None if self.mask is None else np.empty((options.frames, *still.size), np.bool_)
+        still, together = self.still, len(seeds)
+        frames = np.empty((together, options.frames, *still.picture.shape), np.uint8)
+        masks = None if self.mask is None else np.empty((together, options.frames, *still.size), np.bool_)
         flows = []
         noise = texture = end = None
         seen, done = still.seen, 0
@@ -104,27 +106,38 @@ class Renderer:
                 texture = still.texture(motion.grid)
                 correlation = self.info.speckle.at(self._persistence, 1 / fps)
                 loop = options.frames if options.loop else None
-                noise = SpeckleNoise([seed], texture, still.small.shape[-1], correlation, loop)
-            for first in range(0, motion.n_frames, self._together):
-                part = motion.frames(first, first + self._together)
+                noise = SpeckleNoise(seeds, texture, still.small.shape[-1], correlation, loop)
+            length = max(1, self.frames_together // together)
+            for first in range(0, motion.n_frames, length):
+                part = motion.frames(first, first + length)
                 here = slice(done + first, done + first + part.n_frames)
-                out = render(still.filled, part, noise, texture, mode=options.texture)
-                torch.from_numpy(frames[here]).copy_(still.compose(out[0]))
-                if self.mask is not None and masks is not None:
-                    given = torch.from_numpy(self.mask)[None, None].to(self.device)
-                    masks[here] = warp_mask(given, part.at_size(still.size).flow)[0, 0].cpu().numpy()
-            flows.append(motion.flow[0].transpose(0, 1).cpu().numpy())
+                out = still.compose(render(still.filled, part, noise, texture, mode=options.texture))
+                moved = None if self.mask is None else self._moved(self.mask, part)
+                for sample in range(together):
+                    torch.from_numpy(frames[sample, here]).copy_(out[sample])
+                    if masks is not None and moved is not None:
+                        torch.from_numpy(masks[sample, here]).copy_(moved[sample])
+            flows.append(motion.flow.transpose(1, 2).cpu().numpy())
             done += motion.n_frames
             if segment + 1 < count:
-                seen, _ = seen_by_networks(frames[done - 1], Fit(self.info.fit, self.info.autoencoder.size))
-        frames[0] = still.picture
+                seen, _ = seen_by_networks(frames[0, done - 1], Fit(self.info.fit, self.info.autoencoder.size))
+        frames[:, 0] = still.picture
         if self.mask is not None and masks is not None:
-            masks[0] = self.mask
-        return GeneratedClip(frames, masks, fps, seed, np.concatenate(flows))
+            masks[:, 0] = self.mask
+        flow = np.concatenate(flows, axis=1)
+        return [
+            GeneratedClip(frames[k], None if masks is None else masks[k], fps, seed, flow[k])
+            for k, seed in enumerate(seeds)
+        ]
+
+    def _moved(self, mask: Mask, part: Motion) -> Tensor:
+        """Carry the mask along: (B, T, H, W) bool."""
+        given = torch.from_numpy(mask)[None, None].to(self.device).expand(len(part.flow), -1, -1, -1)
+        return warp_mask(given, part.at_size(self.still.size).flow)[:, 0]
 
     @property
-    def _together(self) -> int:
-        """Frames that are rendered together."""
+    def frames_together(self) -> int:
+        """Frames that are rendered together, of one clip or several."""
         pixels = _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE["cpu"])
         return max(1, pixels // (self.still.size[0] * self.still.size[1]))
 

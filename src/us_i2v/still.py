@@ -107,9 +107,9 @@ class Still:
         return self._textures[grid]
 
     def compose(self, frames: Tensor) -> Tensor:
-        """(C, T, H, W) in 0..1 -> uint8 (T, H, W[, C]) with held pixels put back, on the same device."""
+        """(B, C, T, H, W) in 0..1 -> uint8 (B, T, H, W[, C]) with held pixels put back, on the same device."""
         shown = (frames * 255).round().to(torch.uint8)
-        out = shown[0] if self.picture.ndim == 2 else shown.permute(1, 2, 3, 0)
+        out = shown[:, 0] if self.picture.ndim == 2 else shown.permute(0, 2, 3, 4, 1)
         if not self.hold.any():
             return out
         hold, picture = (torch.from_numpy(x).to(out.device) for x in (self.hold, self.picture))

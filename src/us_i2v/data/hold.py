@@ -11,13 +11,17 @@ Both are found on the still itself:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from us_i2v.types import FloatArray, Image, Mask
+
+    _Gray = npt.NDArray[np.uint8] | FloatArray
 
 _DARK = 10
 """Gray level up to which a region counts as empty."""
@@ -25,6 +29,8 @@ _COLOUR = 40
 """Spread of the channels from which a pixel counts as painted."""
 _STROKE = 90
 """Rise over the surroundings, gray levels, of a painted stroke."""
+_FEW = 40
+"""Held regions up to which each is filled in its own box; more are filled together."""
 _EDGE = 70
 """Gray-level step between neighbouring pixels that speckle does not reach."""
 
@@ -38,11 +44,11 @@ def find_hold(image: Image) -> Mask:
     Returns:
         (H, W) bool, True where the picture stays as it is.
     """
-    gray = image.astype(np.float32).mean(axis=2) if image.ndim == 3 else image.astype(np.float32)
+    gray = image.astype(np.float32).mean(axis=2) if image.ndim == 3 else image
     return outside_sector(gray) | overlays(image, gray)
 
 
-def outside_sector(gray: FloatArray) -> Mask:
+def outside_sector(gray: _Gray) -> Mask:
     """Empty regions at the picture's edge: (H, W) gray levels 0..255 -> (H, W) bool."""
     reach = max(3, min(gray.shape) // 40) | 1
     empty = sliding(gray, reach, np.maximum) <= _DARK
@@ -55,11 +61,10 @@ def outside_sector(gray: FloatArray) -> Mask:
     kept[edge] = sizes[edge] >= 0.002 * gray.size
     kept[0] = False
     # The maximum filter shrank the region by its reach; grow it back over dark pixels only.
-    grown = ndimage.binary_dilation(kept[labels], iterations=reach // 2 + 1)
-    return grown & (gray <= _DARK)
+    return grow(kept[labels], reach // 2 + 1) & (gray <= _DARK)
 
 
-def overlays(image: Image, gray: FloatArray) -> Mask:
+def overlays(image: Image, gray: _Gray) -> Mask:
     """Painted strokes: coloured pixels and thin bright ones with edges sharper than speckle."""
     painted = np.zeros(gray.shape, bool)
     if image.ndim == 3:
@@ -68,32 +73,50 @@ def overlays(image: Image, gray: FloatArray) -> Mask:
         if np.mean(spread > _COLOUR) < 0.1:
             painted |= spread > _COLOUR
     rise = gray - sliding(sliding(gray, 9, np.minimum), 9, np.maximum)
-    steps = (np.abs(np.diff(gray, axis=0, prepend=gray[:1])), np.abs(np.diff(gray, axis=1, prepend=gray[:, :1])))
-    step = sliding(np.maximum(*steps), 3, np.maximum)
+    step = np.zeros_like(gray)
+    for axis in (0, 1):
+        # Larger less smaller, since unsigned numbers know no negative difference.
+        a, b = (np.moveaxis(gray, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
+        beside = np.moveaxis(step, axis, 0)[1:]
+        np.maximum(beside, np.maximum(a, b) - np.minimum(a, b), out=beside)
+    step = sliding(step, 3, np.maximum)
     strokes = (rise > _STROKE) & (step > _EDGE)
     if strokes.any():
         labels, count = ndimage.label(strokes, np.ones((3, 3)))
-        index = np.arange(1, count + 1)
-        sizes = ndimage.sum_labels(strokes, labels, index)
-        sharp = ndimage.sum_labels(step > 1.4 * _EDGE, labels, index) / sizes
-        kept = np.concatenate([[False], ((sizes >= 6) & (sharp > 0.4)) | ((sizes >= 3) & (sharp > 0.7))])
+        where = labels[strokes]
+        sizes = np.bincount(where, minlength=count + 1)
+        sharp = np.bincount(where, step[strokes] > 1.4 * _EDGE, minlength=count + 1) / np.maximum(sizes, 1)
+        kept = ((sizes >= 6) & (sharp > 0.4)) | ((sizes >= 3) & (sharp > 0.7))
         painted |= kept[labels]
-    return ndimage.binary_dilation(painted, iterations=2) if painted.any() else painted
+    return grow(painted, 2) if painted.any() else painted
 
 
-def sliding(values: FloatArray, size: int, extreme: np.ufunc) -> FloatArray:
+def grow(mask: Mask, steps: int) -> Mask:
+    """Add the four neighbours of every pixel, `steps` times: (H, W) bool -> same."""
+    grown = mask.copy()
+    for _ in range(steps):
+        before = grown.copy()
+        grown[1:] |= before[:-1]
+        grown[:-1] |= before[1:]
+        grown[:, 1:] |= before[:, :-1]
+        grown[:, :-1] |= before[:, 1:]
+    return grown
+
+
+def sliding(values: _Gray, size: int, extreme: np.ufunc) -> _Gray:
     """Largest or smallest value of the square around every pixel, of what lies in the picture.
 
     Windows are put together from overlapping ones of half their length: log2(size) passes an axis, a tenth of the
     time of `ndimage.maximum_filter`, and the same numbers.
 
     Args:
-        values: (H, W).
+        values: (H, W), uint8 or float.
         size: Side of the square, odd.
         extreme: `np.maximum` or `np.minimum`.
     """
-    worst = -np.inf if extreme is np.maximum else np.inf
-    found = values
+    low, high = (0, 255) if values.dtype == np.uint8 else (-np.inf, np.inf)
+    worst = low if extreme is np.maximum else high
+    found: npt.NDArray[Any] = values
     for axis in (0, 1):
         around = [(0, 0), (0, 0)]
         around[axis] = (size // 2, size // 2)
@@ -119,6 +142,13 @@ def fill_held(image: FloatArray, hold: Mask) -> FloatArray:
     """
     if not hold.any() or hold.all():
         return image
-    rows, columns = ndimage.distance_transform_edt(hold, return_distances=False, return_indices=True)
-    filled: FloatArray = image[rows, columns]
+    filled = image.copy()
+    # On the way to the nearest visible pixel all are held: it touches the region, and lies in its box and one more.
+    labels, count = ndimage.label(hold, np.ones((3, 3)))
+    boxes = ndimage.find_objects(labels) if count <= _FEW else [tuple(slice(0, side) for side in hold.shape)]
+    for number, box in enumerate(boxes, 1):
+        wider = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+        here = labels[wider] == number if count <= _FEW else hold
+        rows, columns = ndimage.distance_transform_edt(hold[wider], return_distances=False, return_indices=True)
+        filled[wider][here] = image[wider][rows[here], columns[here]]
     return filled

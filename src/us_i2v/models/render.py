@@ -64,7 +64,7 @@ class StillTexture:
     """The speckle of a still.
 
     Attributes:
-        fine: (B, 1, H, W), texture of the still at output size, zero mean.
+        fine: (B, 1, H, W), texture of the still at output size, zero mean; B of 1 stands for all clips.
         variance: (B, 1, h, w), V, local variance of `fine`, on the motion's grid.
         covariance: (B, 1, h, w), c, a share of its local covariance with the rest of the still, >= 0.
         small_variance: (B, 1, h, w), v, see the module's head.
@@ -196,7 +196,7 @@ def render(
     """Turn a motion into frames at the still's size.
 
     Args:
-        still: (B, C, H, W) in 0..1, the anchor.
+        still: (B, C, H, W) in 0..1, the anchor; B of 1 stands for all.
         motion: On its own grid, which covers the whole still.
         noise: Where the speckle change is drawn from; None gives the mean frames.
         texture: The still's texture; needed with `noise`.
@@ -206,6 +206,7 @@ def render(
         (B, C, T, H, W) in 0..1; the anchor frame, if the motion holds it, is the still itself.
     """
     size = (int(still.shape[-2]), int(still.shape[-1]))
+    still = still.expand(len(motion.flow), -1, -1, -1)
     if noise is None or texture is None:
         frames = deterministic_frames(still, motion.at_size(size))
     else:
@@ -229,6 +230,7 @@ def _with_speckle(
         full = replace(motion, scale=change.sqrt(), mean=motion.gate * motion.mean).at_size(size)
         return (1 + full.gain) * warp(still, full.flow) + full.mean + full.scale * carried(coarse.to(still), full.flow)
     still_has = torch.cat([texture.variance, texture.covariance, texture.small_variance], dim=1).to(change)
+    still_has = still_has.expand(len(still), -1, -1, -1)
     variance, covariance, small = warp(still_has, motion.flow).chunk(3, dim=1)
     rho = (1 - change / (2 * small).clamp_min(1e-8)).clamp(0, 1)
     excess = _EXCESS * (change - 2 * small).clamp_min(0).sqrt()
@@ -244,7 +246,7 @@ def _with_speckle(
     rows = interpolation_matrix(motion.grid[0], size[0], 0, motion.grid[0], "linear").to(change)
     columns = interpolation_matrix(motion.grid[1], size[1], 0, motion.grid[1], "linear").to(change)
     channels = still.shape[1]
-    moved = warp(torch.cat([still, texture.fine.to(still)], dim=1), first.flow)
+    moved = warp(torch.cat([still, texture.fine.to(still).expand(len(still), -1, -1, -1)], dim=1), first.flow)
     picture, high = moved[:, :channels], moved[:, channels:]
     noise = carried(fine.to(still), first.flow, grain)
     if phasors:
@@ -292,7 +294,7 @@ def carried(noise: Tensor, flow: Tensor, grain: Grain | None = None) -> Tensor:
     if grain is None:
         return moved
     left: Tensor = torch.ones_like(x)
-    alike_y, alike_x = (r[:, None].to(x) for r in grain.at_rows(height).neighbours())
+    alike_y, alike_x = grain.at_work(height, x.device)[2][:, :, None]
     for place, alike in ((x, alike_x), (y, alike_y)):
         share = place - place.floor()
         left = left * (1 - 2 * share * (1 - share) * (1 - alike))

@@ -19,7 +19,7 @@ point spread function changes with depth (the beam widens away from its focus), 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from us_i2v.seeding import Seed
     from us_i2v.types import FloatArray
+
+    Taps = list[tuple[int, Tensor]]
 
 _LAGS = 12
 _LOCAL_SIGMA, _LOCAL_CELL = 8.0, 4
@@ -55,6 +57,9 @@ class Grain:
 
     rows: Tensor
     columns: Tensor
+    _known: dict[tuple[int, torch.device], tuple[Taps, Taps, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def measure(cls, texture: Tensor, hold: Tensor | None = None) -> Grain:
@@ -76,7 +81,8 @@ class Grain:
         values = values / local
         depths = max(1, min(_DEPTHS, len(values) // (2 * _LAGS)))
         found = torch.stack([_correlations(values * weight, weight, axis, depths) for axis in (0, 1)])
-        return cls(*(_kernels(one) for one in found.cpu().numpy()))
+        rows, columns = (_kernels(one) for one in found.cpu().numpy())
+        return cls(rows, columns)
 
     def of_phasors(self) -> Grain:
         """Return the grain of complex noise whose log-magnitude has this grain, see `envelope`."""
@@ -99,6 +105,19 @@ class Grain:
 
         return Grain(between(self.rows), between(self.columns))
 
+    def at_work(self, height: int, device: torch.device) -> tuple[Taps, Taps, Tensor]:
+        """Return what noise of `height` rows is made with, kept for the next clip.
+
+        Returns:
+            Kernels along y and x by lag, see `_taps`, and the correlation of neighbours along y and x, (2, height).
+        """
+        key = (height, device)
+        if key not in self._known:
+            kernels = self.at_rows(height)
+            alike = torch.stack(kernels.neighbours()).to(device)
+            self._known[key] = (_taps(kernels.rows, device), _taps(kernels.columns, device), alike)
+        return self._known[key]
+
     def neighbours(self) -> tuple[Tensor, Tensor]:
         """Return the correlation of noise in neighbouring pixels along y and x, each (D,)."""
         y, x = ((kernels[:, :-1] * kernels[:, 1:]).sum(dim=1) for kernels in (self.rows, self.columns))
@@ -120,16 +139,17 @@ def _local_mean_square(values: Tensor) -> Tensor:
 
 def _correlations(texture: Tensor, weight: Tensor, axis: int, depths: int) -> Tensor:
     """Autocorrelation of a texture, weighted already, along one axis, (depths, lags 0 .. 12), tapered."""
-    height, width = texture.shape
+    height = len(texture)
     place = (torch.arange(height) + 0.5) / height * depths - 0.5
     # Each depth looks at its own part of the height and, with falling weight, at the two beside it.
     near = (1 - (place[None] - torch.arange(depths)[:, None]).abs() / 1.5).clamp_min(0).to(texture)
-    products, counts = texture.new_zeros((2, depths, _LAGS + 1))
+    fields = torch.stack([texture, weight])
+    by_row = texture.new_zeros((2, height, _LAGS + 1))
     for lag in range(min(_LAGS, texture.shape[axis] - 1) + 1):
-        for sums, field in ((products, texture), (counts, weight)):
-            a = field[: height - lag] if axis == 0 else field[:, : width - lag]
-            b = field[lag:] if axis == 0 else field[:, lag:]
-            sums[:, lag] = near[:, : len(a)] @ (a * b).sum(dim=1)
+        along, length = 1 + axis, texture.shape[axis] - lag
+        rows = (fields.narrow(along, 0, length) * fields.narrow(along, lag, length)).sum(dim=2)
+        by_row[:, : rows.shape[1], lag] = rows
+    products, counts = near @ by_row
     lean = _LEAN / depths
     values = (products + lean * products.sum(dim=0)) / (counts + lean * counts.sum(dim=0)).clamp_min(1.0)
     values[:, 0] = torch.where(values[:, 0] > 0, values[:, 0], 1.0)
@@ -178,8 +198,7 @@ class SpeckleProcess:
     ) -> None:
         self.seeds, self.size = list(seeds), size
         self.device = device or torch.device("cpu")
-        kernels = grain.at_rows(size[0])
-        self._rows, self._columns = (_taps(part, self.device) for part in (kernels.rows, kernels.columns))
+        self._rows, self._columns, _ = grain.at_work(size[0], self.device)
         self.correlation = torch.as_tensor(correlation, dtype=torch.float32).to(self.device)
         self.stream, self.loop = stream, loop
         around = torch.zeros((), device=self.device) if loop is None else self.correlation**loop
@@ -225,14 +244,15 @@ class SpeckleProcess:
         return state / (1 - rho**loop)
 
 
-def _taps(kernels: Tensor, device: torch.device) -> list[tuple[int, Tensor]]:
+def _taps(kernels: Tensor, device: torch.device) -> Taps:
     """Symmetric kernels (H, 2 * half + 1), one a row -> (lag, weights (H, 1)) of lag 0 and those that count."""
     half = kernels.shape[1] // 2
     lags = [k for k in range(half + 1) if k == 0 or float(kernels[:, half + k].abs().max()) > 1e-3]
-    return [(k, kernels[:, half + k, None].to(device)) for k in lags]
+    there = kernels.to(device)
+    return [(k, there[:, half + k, None]) for k in lags]
 
 
-def _filter(x: Tensor, taps: list[tuple[int, Tensor]], dim: int) -> Tensor:
+def _filter(x: Tensor, taps: Taps, dim: int) -> Tensor:
     """Correlate with symmetric kernels along one axis, wrapping around at the edges.
 
     Args:
