@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.fakes import still_pixels
 from us_i2v.data.datasets import find_samples
@@ -86,3 +87,49 @@ def test_difficulty_is_the_calibrated_one_or_the_given_one(benefit: dict[str, An
 def test_calibration_and_test_seeds_never_meet(benefit: dict[str, Any]) -> None:
     assert not set(benefit["CALIBRATION_SEEDS"]) & set(benefit["TEST_SEEDS"])
     assert len(benefit["TEST_SEEDS"]) == 10
+
+
+def asked_of(benefit: dict[str, Any], work: Path, **values: Any) -> argparse.Namespace:
+    known = {"work": work, "levels": (2.0, 14.0, 20.0), "calibration_seeds": (1000, 1001), "workers": 1}
+    return argparse.Namespace(**{**known, "videos": 1, "tested": 1, "stills": 1, **values})
+
+
+def test_the_level_nearest_to_the_wanted_accuracy_is_chosen_of_those_that_are_finished(
+    benefit: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = {2.0: (0.98, 0.96), 14.0: (0.8, 0.76), 20.0: (0.75, None)}
+
+    def scores_of(folder: Path) -> dict[str, dict[str, float]] | None:
+        level, seed = folder.parent.name.removeprefix("noise"), int(folder.name.removeprefix("seed_"))
+        accuracy = accuracies[float(level)][seed - 1000]
+        return None if accuracy is None else {"real": {"accuracy": accuracy}}
+
+    monkeypatch.setitem(benefit["choose"].__globals__, "scores_of", scores_of)
+    benefit["choose"](asked_of(benefit, tmp_path))
+    found = json.loads((tmp_path / "difficulty.json").read_text())
+    assert (found["chosen"], found["seeds"]) == (14.0, [1000, 1001])
+    assert [(row["noise_db"], row["mean"]) for row in found["levels"]] == [(2.0, 0.97), (14.0, pytest.approx(0.78))]
+    with pytest.raises(SystemExit, match=r"no level is between 65% and 85%; the nearest gives 97\.0%"):
+        benefit["choose"](asked_of(benefit, tmp_path, levels=(2.0,)))
+    assert json.loads((tmp_path / "difficulty.json").read_text())["chosen"] is None
+    with pytest.raises(SystemExit, match="no level is finished"):
+        benefit["choose"](asked_of(benefit, tmp_path, levels=(20.0,)))
+
+
+def test_a_breast_is_the_same_at_every_level_but_for_its_noise(benefit: dict[str, Any], tmp_path: Path) -> None:
+    folders = [(-28.0, tmp_path / "quiet"), (14.0, tmp_path / "loud")]
+    breasts = benefit["population"](folders, 1000, asked_of(benefit, tmp_path))
+    assert [(b.kind, b.name) for b in breasts[:3]] == [
+        ("videos", "benign_000"),
+        ("videos", "benign_001"),
+        ("stills", "benign_000"),
+    ]
+    still = [breast for breast in breasts if breast.kind == "stills"][:1]
+    for _ in benefit["spread"](benefit["show"], still, 1):
+        pass
+    quiet, loud = (np.asarray(Image.open(still[0].path(folder)), float) for _, folder in folders)
+    assert loud[-16:].mean() > quiet[-16:].mean() + 20
+    assert np.corrcoef(quiet[:16].ravel(), loud[:16].ravel())[0, 1] > 0.9
+    benefit["write_manifests"](still)
+    (sample,) = find_samples(tmp_path / "loud" / "stills")
+    assert (sample.kind, sample.label, sample.group) == ("still", "benign", "stills-benign_000")

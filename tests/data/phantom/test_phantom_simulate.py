@@ -8,6 +8,7 @@ from scipy import ndimage
 from us_i2v.data.phantom import PhantomClip, PhantomConfig, Scanner, simulate
 from us_i2v.data.phantom.anatomy import FAT, GLAND, MUSCLE, SKIN, draw_anatomy
 from us_i2v.data.phantom.lesion import draw_lesion
+from us_i2v.data.phantom.simulate import simulate_at_noise
 from us_i2v.errors import ConfigError
 
 SMALL = {"size": (64, 64), "depth_mm": 20.0, "n_frames": 3}
@@ -37,6 +38,18 @@ def test_same_seed_same_clip():
     for name in ("frames", "flow", "masks", "envelope"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert not np.array_equal(first.frames, other.frames)
+
+
+def test_levels_of_noise_together_are_those_one_by_one():
+    levels = (-28.0, 14.0)
+    config = PhantomConfig(**SMALL)
+    together = simulate_at_noise(config, 5, levels)
+    for level, clip in zip(levels, together, strict=True):
+        alone = simulate(config.model_copy(update={"scanner": Scanner(noise_db=level)}), 5)
+        for name in ("frames", "flow", "masks", "envelope"):
+            np.testing.assert_array_equal(getattr(clip, name), getattr(alone, name))
+    difference = together[1].envelope.astype(float) - together[0].envelope
+    assert difference[:, -8:].mean() > 0.5
 
 
 def test_first_frames_do_not_depend_on_the_number_of_pixels():

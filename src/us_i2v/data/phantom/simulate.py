@@ -8,6 +8,7 @@ the deformed tissue; the gain that undoes it is only about right, and raises the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from us_i2v.data.phantom.motion import TissueMotion, draw_plan
 from us_i2v.data.probe_motion import upsampling_matrix
 from us_i2v.seeding import numpy_generator
 from us_i2v.types import FloatArray, Frames, Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BEAM_ROWS = 96  # rows of the coarse grid on which attenuation is summed
 _APERTURE_MM = 0.8  # lateral blur of shadows by the aperture
@@ -59,6 +63,20 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
 
     With `motion_only`, the same seed gives both classes the same first frame and the same probe motion.
     """
+    return simulate_at_noise(config, seed, (config.scanner.noise_db,))[0]
+
+
+def simulate_at_noise(config: PhantomConfig, seed: int, levels_db: Sequence[float]) -> list[PhantomClip]:
+    """Simulate one clip at several levels of noise in little more than the time of one.
+
+    Args:
+        config: See `PhantomConfig`; its own level of noise is not used.
+        seed: See `simulate`.
+        levels_db: In place of `Scanner.noise_db`.
+
+    Returns:
+        A clip a level, equal to what `simulate` gives with that level. They share their flow and masks.
+    """
     height, width = config.size
     anatomy = draw_anatomy(config, numpy_generator(seed, "anatomy"), numpy_generator(seed, "stiffness"))
     plan = draw_plan(config, numpy_generator(seed, "motion"))
@@ -75,9 +93,10 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
     pixel = config.depth_mm / height
     shape = (config.n_frames, height, width)
     noise_rng = numpy_generator(seed, "noise")
-    gain, noise_gain = _gains(config, imager.rows_mm, sliders)
+    gain = _gain(config, imager.rows_mm, sliders)
+    noise_gains = [(10.0 ** ((level + gain - gain[-1]) / 20.0)).astype(np.float32) for level in levels_db]
 
-    envelope = np.empty(shape, dtype=np.float32)
+    envelopes = [np.empty(shape, dtype=np.float32) for _ in levels_db]
     flow = np.empty((config.n_frames, 2, height, width), dtype=np.float32)
     masks = np.zeros(shape, dtype=bool)
     x, y = imager.columns_mm[None, :], imager.rows_mm[:, None]
@@ -87,13 +106,25 @@ def simulate(config: PhantomConfig, seed: int) -> PhantomClip:
         loss = _beam_loss(config, anatomy, motion, t, float(plane))
         signal = field_t / np.sqrt(config.scanner.scatterers_per_mm3) * 10.0 ** ((gain[:, None] - loss) / 20.0)
         noise = system_noise(signal.shape, pixel, config.scanner, noise_rng)
-        envelope[t] = compound(signal + noise_gain[:, None] * noise)
+        for envelope, noise_gain in zip(envelopes, noise_gains, strict=True):
+            envelope[t] = compound(signal + noise_gain[:, None] * noise)
         flow[t] = back / pixel
         if anatomy.lesion is not None:
             masks[t] = anatomy.lesion.inside(x + back[0], y + back[1], plane)
     flow[0] = 0.0
-    frames = log_compress(envelope, white_db, dynamic_range)
-    return PhantomClip(frames, flow, masks, envelope, config.fps, config.label, plan.drift, anatomy)
+    return [
+        PhantomClip(
+            log_compress(envelope, white_db, dynamic_range),
+            flow,
+            masks,
+            envelope,
+            config.fps,
+            config.label,
+            plan.drift,
+            anatomy,
+        )
+        for envelope in envelopes
+    ]
 
 
 def _place(
@@ -150,14 +181,10 @@ def _moved(points: Scatterers, displacement: FloatArray, plane: float) -> Scatte
     return Scatterers(x, y, points.z - plane, points.amplitude)
 
 
-def _gains(
-    config: PhantomConfig, rows_mm: FloatArray, sliders: FloatArray
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-    """Return the time-gain compensation in dB and the noise's amplitude, both (H,)."""
+def _gain(config: PhantomConfig, rows_mm: FloatArray, sliders: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the time-gain compensation in dB, (H,)."""
     knots = np.linspace(0.0, config.depth_mm, sliders.size)
-    gain = typical_attenuation(config.scanner.frequency_mhz) * rows_mm + np.interp(rows_mm, knots, sliders)
-    noise = 10.0 ** ((config.scanner.noise_db + gain - gain[-1]) / 20.0)
-    return gain, noise.astype(np.float32)
+    return typical_attenuation(config.scanner.frequency_mhz) * rows_mm + np.interp(rows_mm, knots, sliders)
 
 
 def _beam_loss(config: PhantomConfig, anatomy: Anatomy, motion: TissueMotion, t: int, plane: float) -> FloatArray:
