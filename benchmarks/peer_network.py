@@ -26,7 +26,7 @@ EMBEDDING = 512
 
 
 def sinusoids(t: Tensor, channels: int) -> Tensor:
-    angles = t[:, None] * torch.exp(-9.2 * torch.arange(channels // 2) / (channels // 2))
+    angles = t[:, None] * torch.exp(-9.2 * torch.arange(channels // 2, device=t.device) / (channels // 2))
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

@@ -80,6 +80,7 @@ class FirstStage:
         self.autoencoder = weights.autoencoder().to(device)
         mean, sd = weights.latent_statistics()
         self.mean, self.sd = mean.to(device), sd.to(device)
+        self._fields = Replay(self._decoded) if device.type == "cuda" else self._decoded
 
     def networks(self) -> AbstractContextManager[object]:
         """Context in which the networks compute in the chosen precision."""
@@ -91,8 +92,13 @@ class FirstStage:
     def decode(self, latent: Tensor, stills: Tensor) -> Motion:
         """See `Generator.decode`."""
         with self.networks():
-            motion = self.autoencoder.decode(latent.to(self.device), stills.to(self.device))
-        return motion.in_float32().anchored()
+            fields = self._fields(latent.to(self.device), stills.to(self.device))
+        return Motion(*fields.split_with_sizes([2, 1, 1, 1, 1], dim=1)).anchored()
+
+    def _decoded(self, latent: Tensor, stills: Tensor) -> Tensor:
+        """Latents and stills as in `decode` -> flow, gain, gate, mean and scale, (B, 6, T, h, w)."""
+        motion = self.autoencoder.decode(latent, stills).in_float32()
+        return torch.cat([motion.flow, motion.gain, motion.gate, motion.mean, motion.scale], dim=1)
 
     @torch.no_grad()
     def decode_chain(self, chain: Tensor, stills: Tensor, n_frames: int, *, loop: bool = False) -> Motion:
@@ -129,7 +135,7 @@ class LDDM(FirstStage):
 
     def __init__(self, weights: Weights, device: torch.device, precision: Precision = "fp32") -> None:
         self.denoiser = weights.denoiser().to(device)
-        self._denoise_step = Replay(self.denoiser.denoise) if device.type == "cuda" else self.denoiser.denoise
+        self._predict = Replay(self._network) if device.type == "cuda" else self._network
         super().__init__(weights, device, precision)
         # A file of kind "lddm" always has one; the header's validation sees to it.
         self.process = weights.header.process or ProcessConfig()
@@ -178,14 +184,19 @@ class LDDM(FirstStage):
         def told(given: Conditions) -> Denoiser:
             def model(x: Tensor, t: Tensor) -> Tensor:
                 with self.networks():
-                    embedding = self.denoiser.embed_conditions(t, given, plan.stated(x))
-                    return self._denoise_step(x, embedding, features).to(x.dtype)
+                    told = (given.label, given.motion, given.interval, given.pressure, given.slide)
+                    return self._predict(x, t, features, plan.stated(x), *told).to(x.dtype)
 
             return model
 
         unguided = replace(conditions, label=None, motion=None, pressure=None, slide=None)
         scale = 1.0 if options.guidance is None else options.guidance
         return ClassifierFreeGuidance(told(conditions), told(unguided), scale)
+
+    def _network(self, x: Tensor, t: Tensor, features: Tensor, size: Tensor | None, *told: Tensor | None) -> Tensor:
+        """Call the denoiser, all conditions but the still one by one; of the still it looks at the features alone."""
+        out: Tensor = self.denoiser(x, t, Conditions(features, *told), features, size)
+        return out
 
     def _denoise(self, model: Denoiser, noise: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
         """Run the sampler from `noise`: latents of its shape, in the auto-encoder's units."""

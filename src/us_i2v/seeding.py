@@ -89,7 +89,8 @@ def per_sample_noise(
             return draw(seed.first if seed.share == 0.0 else seed.second)
         return spherical(draw(seed.first), draw(seed.second), seed.share)
 
-    return torch.stack([blended(seed) if isinstance(seed, SeedBlend) else draw(seed) for seed in seeds])
+    drawn = [blended(seed) if isinstance(seed, SeedBlend) else draw(seed) for seed in seeds]
+    return drawn[0][None] if len(drawn) == 1 else torch.stack(drawn)
 
 
 def spherical(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:

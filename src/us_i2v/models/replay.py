@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    _Recorded = tuple[torch.cuda.CUDAGraph, list[Tensor | None], Tensor]
+
 _AFTER = 8
 """Calls before a recording, which costs about three: two clips of four steps."""
-_KEPT = 8
+_KEPT = 4
 """Recordings of other shapes that are kept; each holds its network's intermediate results in memory."""
 
 
@@ -33,12 +35,11 @@ class Replay:
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
         self._calls: Counter[tuple[object, ...]] = Counter()
-        self._recorded: OrderedDict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]]
-        self._recorded = OrderedDict()
+        self._recorded: OrderedDict[tuple[object, ...], _Recorded] = OrderedDict()
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return function(*inputs)."""
-        key = tuple((x.shape, x.dtype) for x in inputs)
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
+        """Return function(*inputs); None may stand for a tensor, always the same ones in a recording."""
+        key = tuple(None if x is None else (x.shape, x.dtype) for x in inputs)
         if key not in self._recorded:
             self._calls[key] += 1
             if self._calls[key] <= _AFTER:
@@ -49,13 +50,14 @@ class Replay:
         self._recorded.move_to_end(key)
         graph, given, found = self._recorded[key]
         for place, x in zip(given, inputs, strict=True):
-            place.copy_(x)
+            if place is not None and x is not None:
+                place.copy_(x)
         graph.replay()
         return found.clone()
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
+    def _record(self, inputs: tuple[Tensor | None, ...]) -> _Recorded:
         """Run the function twice on a stream of its own, as recording demands, then record it."""
-        given = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
+        given = [None if x is None else x.clone(memory_format=torch.contiguous_format) for x in inputs]
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
