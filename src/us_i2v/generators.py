@@ -93,7 +93,8 @@ class FirstStage:
         """See `Generator.decode`."""
         with self.networks():
             fields = self._fields(latent.to(self.device), stills.to(self.device))
-        return Motion(*fields.split_with_sizes([2, 1, 1, 1, 1], dim=1)).anchored()
+        flow, gain, gate, mean, scale = fields.split_with_sizes([2, 1, 1, 1, 1], dim=1)
+        return Motion(flow, gain, gate, mean, scale).anchored()
 
     def _decoded(self, latent: Tensor, stills: Tensor) -> Tensor:
         """Latents and stills as in `decode` -> flow, gain, gate, mean and scale, (B, 6, T, h, w)."""
