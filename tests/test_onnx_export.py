@@ -17,9 +17,10 @@ from us_i2v.data.transforms import to_gray
 from us_i2v.errors import ConfigError, InputError, OutputError
 from us_i2v.models.render import carried
 from us_i2v.models.speckle import Grain
+from us_i2v.models.speckle_config import SpeckleConfig
 from us_i2v.onnx_export import INPUTS, ClipGraph, Resize, check_exportable, draw_inputs, export
 from us_i2v.pipeline import GenerateOptions, ImageToVideo
-from us_i2v.weights import SpeckleConfig, load_weights, save_weights
+from us_i2v.weights import load_weights, save_weights
 
 __all__ = ["us_i2v"]
 

@@ -4,6 +4,7 @@ import torch
 from tests.factories import SMALL_AUTOENCODER, textured_still
 from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
+from us_i2v.models.speckle_config import SpeckleConfig
 from us_i2v.training.calibration import (
     HIGHEST,
     MOST,
@@ -12,7 +13,6 @@ from us_i2v.training.calibration import (
     calibrated_speckle,
     reconstruction,
 )
-from us_i2v.weights import SpeckleConfig
 
 
 @pytest.fixture(scope="module")

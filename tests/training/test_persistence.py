@@ -12,10 +12,10 @@ from us_i2v.errors import ConfigError
 from us_i2v.models.autoencoder import Autoencoder
 from us_i2v.models.render import SpeckleNoise, StillTexture, render
 from us_i2v.models.speckle import SpeckleProcess
+from us_i2v.models.speckle_config import MOST_ALIKE, SpeckleConfig
 from us_i2v.training.autoencoder import initial_state
 from us_i2v.training.calibration import calibrated_speckle, reconstruction
 from us_i2v.training.persistence import persistence_loss
-from us_i2v.weights import MOST_ALIKE, SpeckleConfig
 
 SIZE = 64
 

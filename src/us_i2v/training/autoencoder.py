@@ -31,6 +31,7 @@ from us_i2v.hub import local_weights
 from us_i2v.metrics.lpips import LPIPS
 from us_i2v.models.autoencoder import Autoencoder, AutoencoderConfig
 from us_i2v.models.motion import deterministic_frames
+from us_i2v.models.speckle_config import SpeckleConfig
 from us_i2v.seeding import derive_seed
 from us_i2v.training.adversarial import Adversarial, AdversarialLoss
 from us_i2v.training.drawn_speckle import draw_innovations, drawn_frames
@@ -40,7 +41,7 @@ from us_i2v.training.persistence import persistence_loss
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.sample_statistics import change_distance, texture_distance
 from us_i2v.training.strips import write_strip
-from us_i2v.weights import Header, SpeckleConfig, load_weights, save_weights
+from us_i2v.weights import Header, load_weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from us_i2v.generators import Generator
     from us_i2v.models.autoencoder import Autoencoder
-    from us_i2v.weights import SpeckleConfig, Weights
+    from us_i2v.models.speckle_config import SpeckleConfig
+    from us_i2v.weights import Weights
 
 HIGHEST = 0.95
 MOST_SHIFT = 6.0

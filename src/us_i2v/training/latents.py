@@ -20,13 +20,14 @@ from us_i2v.data.training_clips import ClipSampler, ClipsConfig, StoredClip
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, TrainingError
 from us_i2v.models.motion import deterministic_frames
+from us_i2v.models.speckle_config import SpeckleConfig
 from us_i2v.seeding import derive_seed
 from us_i2v.training.calibration import calibrated_speckle, reconstruction
 from us_i2v.training.latent_bank import LatentBank, control_medians, encode_windows, latent_statistics
 from us_i2v.training.loop import OptimiserConfig, fingerprint, first_rank_alone, train
 from us_i2v.training.runs import gather_clips, stack_windows, start_run
 from us_i2v.training.strips import write_strip
-from us_i2v.weights import Header, SpeckleConfig, Weights, save_weights
+from us_i2v.weights import Header, Weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
