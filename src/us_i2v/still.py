@@ -99,11 +99,15 @@ class Still:
         return top, left, height / scale_y / side * rows, width / scale_x / side * columns
 
     def texture(self, grid: tuple[int, int]) -> StillTexture:
-        """Measure the speckle on the filled picture, once a grid; held pixels count in no statistic."""
+        """Measure the speckle on the filled picture, once a grid; held pixels count in no statistic.
+
+        On a CPU if not on CUDA: other devices lack some of the resizing, and so draw their noise on the CPU.
+        """
         if grid not in self._textures:
-            gray = self.filled.mean(dim=1, keepdim=True)
+            where = self.filled.device if self.filled.is_cuda else torch.device("cpu")
+            gray = self.filled.to(where).mean(dim=1, keepdim=True)
             weight = torch.from_numpy(~self.hold)[None, None].to(gray)
-            self._textures[grid] = StillTexture.measure(gray, self.small, grid, weight)
+            self._textures[grid] = StillTexture.measure(gray, self.small.to(where), grid, weight)
         return self._textures[grid]
 
     def compose(self, frames: Tensor) -> Tensor:
