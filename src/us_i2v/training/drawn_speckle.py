@@ -8,7 +8,7 @@ function of everything that the decoder predicts: gain, mean, gate and scale, th
 recursion. The flow learns from the still and the texture that it moves, not from the noise and the local statistics
 that it carries: where a sample of noise lies says nothing about the tissue.
 
-The module draws the frames with operations of torch alone, on any device; only the stills' grain is measured in numpy.
+All of it runs where the stills are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from us_i2v.models.motion import interpolation_matrix, warp
-from us_i2v.models.render import StillTexture, carried
+from us_i2v.models.render import _EXCESS, StillTexture, carried
 from us_i2v.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from us_i2v.models.motion import Motion
     from us_i2v.models.speckle import Grain
 
-_EXCESS = 0.5
-"""As in `models.render`."""
 _LEAST = 1e-8
 """A root's slope is infinite at 0; variances below a fortieth of a gray level's square do not learn."""
 
