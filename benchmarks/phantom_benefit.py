@@ -63,6 +63,7 @@ TEST_SEEDS = tuple(range(10))
 VIDEOS, TESTED = 10, 4
 """Training videos a class, and how many times as many are tested."""
 FRAMES, FPS, SIZE = 24, 20.0, 64
+GENERATOR = "lddm-base"
 METRICS = ("accuracy", "macro_f1", "auc")
 
 
@@ -129,7 +130,8 @@ def write_manifests(breasts: Sequence[Breast]) -> None:
 def settings(arguments: argparse.Namespace, seed: int, *, synthetic: bool) -> Table2Settings:
     values = {
         "splits": [f"1:{arguments.tested}"],
-        "generators": ["lddm-base"],
+        "generators": [GENERATOR],
+        "controls": list(arguments.controls) if synthetic else [],
         "models": [arguments.model],
         "seeds": [seed],
         "diets": ["real", "both"] if synthetic else ["real"],
@@ -191,7 +193,10 @@ def scores_of(folder: Path) -> dict[str, dict[str, float]] | None:
     table = collect(folder / "run", plan.table_settings(), plan.sha256)
     if table.missing:
         return None
-    return {row.diet: {name: row.values[name].mean for name in METRICS} for row in table.rows}
+    return {
+        row.diet if row.source in ("", GENERATOR) else row.source: {name: row.values[name].mean for name in METRICS}
+        for row in table.rows
+    }
 
 
 def calibration_folder(work: Path, noise_db: float, seed: int) -> Path:
@@ -266,17 +271,21 @@ def report(arguments: argparse.Namespace) -> None:
             found[seed] = scores
     if not found:
         sys.exit("no seed is finished")
-    differences = {name: student([s["both"][name] - s["real"][name] for s in found.values()]) for name in METRICS}
     noise_db = level(arguments)
-    out = {"noise_db": noise_db, "seeds": found, "both_minus_real": differences, "wanted_seeds": len(TEST_SEEDS)}
-    write_bytes(arguments.work / "benefit.json", (json.dumps(out, indent=1) + "\n").encode())
+    out = {"noise_db": noise_db, "seeds": found, "wanted_seeds": len(TEST_SEEDS), "both_minus": {}}
     lines = [f"Phantom, noise {noise_db:+.0f} dB, n = {len(found)} of {len(TEST_SEEDS)} seeds.", ""]
-    lines += ["| score | real only | real + synthetic | difference [95 %] |", "|---|---|---|---|"]
-    for name in METRICS:
-        real, both = (np.mean([s[diet][name] for s in found.values()]) for diet in ("real", "both"))
-        d = differences[name]
-        limits = "[?]" if d["low"] is None else f"[{d['low']:+.3f}, {d['high']:+.3f}]"
-        lines.append(f"| {name} | {real:.3f} | {both:.3f} | {d['mean']:+.3f} {limits} |")
+    lines += ["| score | beside real clips | score | real + synthetic | difference [95 %] |", "|---|---|---|---|---|"]
+    others = sorted(set.intersection(*(set(s) for s in found.values())) - {"both", "real"})
+    for other in ["real", *others]:
+        differences = {name: student([s["both"][name] - s[other][name] for s in found.values()]) for name in METRICS}
+        out["both_minus"][other] = differences
+        for name in METRICS:
+            its, both = (np.mean([s[key][name] for s in found.values()]) for key in (other, "both"))
+            d = differences[name]
+            limits = "[?]" if d["low"] is None else f"[{d['low']:+.3f}, {d['high']:+.3f}]"
+            beside = "nothing" if other == "real" else other
+            lines.append(f"| {name} | {beside} | {its:.3f} | {both:.3f} | {d['mean']:+.3f} {limits} |")
+    write_bytes(arguments.work / "benefit.json", (json.dumps(out, indent=1) + "\n").encode())
     text = "\n".join(lines) + "\n"
     write_bytes(arguments.work / "benefit.md", text.encode())
     print(text)
@@ -322,6 +331,7 @@ def main() -> int:
     parser.add_argument("--tested", type=int, default=TESTED, help="how many times as many videos are tested")
     parser.add_argument("--stills", type=int, default=30, help="stills a class")
     parser.add_argument("--clips-per-still", type=int, default=1)
+    parser.add_argument("--controls", nargs="*", default=[], help="also these controls of Table 2, such as static")
     parser.add_argument("--steps", type=int, default=400, help="steps of the classifier")
     parser.add_argument("--generator-steps", type=int, default=2000, help="steps of each stage of the generator")
     parser.add_argument("--device", default="auto")
