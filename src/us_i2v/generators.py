@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from us_i2v.lengths import halves, is_stitched
 from us_i2v.models.continuation import eased, joined
 from us_i2v.models.denoiser import Conditions
 from us_i2v.models.motion import Motion
-from us_i2v.models.replay import Replay
+from us_i2v.models.replay import replayed
 from us_i2v.options import GenerateOptions, check_controls, check_label, choose_sampler, frame_interval, refuse_options
 from us_i2v.seeding import derived, per_sample_noise
 from us_i2v.weights import ProcessConfig, Weights
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from us_i2v.diffusion.prediction import Denoiser
     from us_i2v.models.autoencoder import Autoencoder
+    from us_i2v.models.denoiser import Denoiser as DenoiserNetwork
     from us_i2v.seeding import Seed
 
 Precision = Literal["fp32", "bf16"]
@@ -66,6 +68,20 @@ class Generator(Protocol):
         """Clips (B, 1, T, S, S) in 0..1 -> latents (B, C_z, T_z, H_z, W_z): the posteriors' means, on the CPU."""
 
 
+def _decoded(autoencoder: Autoencoder, latent: Tensor, stills: Tensor) -> Tensor:
+    """Latents and stills as in `FirstStage.decode` -> flow, gain, gate, mean and scale, (B, 6, T, h, w)."""
+    motion = autoencoder.decode(latent, stills).in_float32()
+    return torch.cat([motion.flow, motion.gain, motion.gate, motion.mean, motion.scale], dim=1)
+
+
+def _predicted(
+    denoiser: DenoiserNetwork, x: Tensor, t: Tensor, features: Tensor, size: Tensor | None, *stated: Tensor | None
+) -> Tensor:
+    """Call the denoiser, all conditions but the still one by one; of the still it looks at the features alone."""
+    out: Tensor = denoiser(x, t, Conditions(features, *stated), features, size)
+    return out
+
+
 class FirstStage:
     """What all generators share: the auto-encoder, and the statistics that latents are standardised by.
 
@@ -80,7 +96,7 @@ class FirstStage:
         self.autoencoder = weights.autoencoder().to(device)
         mean, sd = weights.latent_statistics()
         self.mean, self.sd = mean.to(device), sd.to(device)
-        self._fields = Replay(self._decoded) if device.type == "cuda" else self._decoded
+        self._fields = replayed(partial(_decoded, self.autoencoder), device)
 
     def networks(self) -> AbstractContextManager[object]:
         """Context in which the networks compute in the chosen precision."""
@@ -95,11 +111,6 @@ class FirstStage:
             fields = self._fields(latent.to(self.device), stills.to(self.device))
         flow, gain, gate, mean, scale = fields.split_with_sizes([2, 1, 1, 1, 1], dim=1)
         return Motion(flow, gain, gate, mean, scale).anchored()
-
-    def _decoded(self, latent: Tensor, stills: Tensor) -> Tensor:
-        """Latents and stills as in `decode` -> flow, gain, gate, mean and scale, (B, 6, T, h, w)."""
-        motion = self.autoencoder.decode(latent, stills).in_float32()
-        return torch.cat([motion.flow, motion.gain, motion.gate, motion.mean, motion.scale], dim=1)
 
     @torch.no_grad()
     def decode_chain(self, chain: Tensor, stills: Tensor, n_frames: int, *, loop: bool = False) -> Motion:
@@ -136,7 +147,7 @@ class LDDM(FirstStage):
 
     def __init__(self, weights: Weights, device: torch.device, precision: Precision = "fp32") -> None:
         self.denoiser = weights.denoiser().to(device)
-        self._predict = Replay(self._network) if device.type == "cuda" else self._network
+        self._predict = replayed(partial(_predicted, self.denoiser), device)
         super().__init__(weights, device, precision)
         # A file of kind "lddm" always has one; the header's validation sees to it.
         self.process = weights.header.process or ProcessConfig()
@@ -185,19 +196,14 @@ class LDDM(FirstStage):
         def told(given: Conditions) -> Denoiser:
             def model(x: Tensor, t: Tensor) -> Tensor:
                 with self.networks():
-                    told = (given.label, given.motion, given.interval, given.pressure, given.slide)
-                    return self._predict(x, t, features, plan.stated(x), *told).to(x.dtype)
+                    stated = (given.label, given.motion, given.interval, given.pressure, given.slide)
+                    return self._predict(x, t, features, plan.stated(x), *stated).to(x.dtype)
 
             return model
 
         unguided = replace(conditions, label=None, motion=None, pressure=None, slide=None)
         scale = 1.0 if options.guidance is None else options.guidance
         return ClassifierFreeGuidance(told(conditions), told(unguided), scale)
-
-    def _network(self, x: Tensor, t: Tensor, features: Tensor, size: Tensor | None, *told: Tensor | None) -> Tensor:
-        """Call the denoiser, all conditions but the still one by one; of the still it looks at the features alone."""
-        out: Tensor = self.denoiser(x, t, Conditions(features, *told), features, size)
-        return out
 
     def _denoise(self, model: Denoiser, noise: Tensor, seeds: Sequence[Seed], options: GenerateOptions) -> Tensor:
         """Run the sampler from `noise`: latents of its shape, in the auto-encoder's units."""

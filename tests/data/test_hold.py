@@ -70,3 +70,14 @@ def test_sliding_extremes_are_those_of_scipy(shape, size):
     assert np.array_equal(sliding(values, size, np.maximum), ndimage.maximum_filter(values, size))
     opened = sliding(sliding(values, size, np.minimum), size, np.maximum)
     assert np.array_equal(opened, ndimage.grey_opening(values, (size, size)))
+
+
+@pytest.mark.parametrize(("share", "regions"), [(0.005, 18), (0.05, 85), (0.4, 1)])
+def test_held_pixels_take_a_nearest_visible_one(share, regions):
+    """A few regions are filled one by one, many together."""
+    hold = ndimage.binary_dilation(np.random.default_rng(1).random((60, 80)) < share)
+    assert ndimage.label(hold, np.ones((3, 3)))[1] == regions
+    rows, columns = np.indices(hold.shape)
+    filled = fill_held(np.stack([rows, columns], axis=-1).astype(np.float32), hold)
+    away = np.hypot(filled[..., 0] - rows, filled[..., 1] - columns)
+    assert np.allclose(away, ndimage.distance_transform_edt(hold))

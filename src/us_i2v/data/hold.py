@@ -145,10 +145,11 @@ def fill_held(image: FloatArray, hold: Mask) -> FloatArray:
     filled = image.copy()
     # On the way to the nearest visible pixel all are held: it touches the region, and lies in its box and one more.
     labels, count = ndimage.label(hold, np.ones((3, 3)))
-    boxes = ndimage.find_objects(labels) if count <= _FEW else [tuple(slice(0, side) for side in hold.shape)]
-    for number, box in enumerate(boxes, 1):
+    if count > _FEW:
+        labels = hold.astype(np.int32)
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
         wider = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
-        here = labels[wider] == number if count <= _FEW else hold
+        here = labels[wider] == number
         rows, columns = ndimage.distance_transform_edt(hold[wider], return_distances=False, return_indices=True)
         filled[wider][here] = image[wider][rows[here], columns[here]]
     return filled

@@ -24,6 +24,11 @@ _KEPT = 4
 """Recordings of other shapes that are kept; each holds its network's intermediate results in memory."""
 
 
+def replayed(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """Return the function as a `Replay` on CUDA, itself elsewhere."""
+    return Replay(function) if device.type == "cuda" else function
+
+
 class Replay:
     """Calls a function of CUDA tensors, from the ninth call with the same shapes on as a recorded graph.
 
