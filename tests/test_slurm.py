@@ -34,11 +34,14 @@ done
 for ((i = 0; i < tasks; i++)); do SLURM_PROCID=$i "$@" || exit; done
 """
 
+# As slow as a large job's: who reads only the first line has left when the second one comes.
+SCONTROL = "#!/bin/bash\necho node7\nsleep 0.2\necho node8\n"
+
 
 @pytest.fixture
 def submitted(tmp_path: Path):
     """Run a script as sbatch would; gives what `us-i2v` or `torchrun` were called with."""
-    programs = {"srun": SRUN, "us-i2v": RECORD, "torchrun": RECORD, "scontrol": "#!/bin/bash\necho node7\necho node8\n"}
+    programs = {"srun": SRUN, "us-i2v": RECORD, "torchrun": RECORD, "scontrol": SCONTROL}
     for name, text in programs.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)

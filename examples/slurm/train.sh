@@ -19,7 +19,8 @@
 set -euo pipefail
 
 : "${SLURM_JOB_ID:?start this with sbatch}"
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# `sed` reads all names; `head` would leave, and scontrol fail on the closed pipe.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 port=$((20000 + SLURM_JOB_ID % 20000))
 
 # Since Slurm 22.05 srun does not take over sbatch's --cpus-per-task.
