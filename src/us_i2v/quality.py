@@ -215,9 +215,9 @@ def score(frames: Frames, still: Image, reference: QualityReference) -> Score:
     # Through the clip's size: a clip that is smaller than its still has lost what the still shows in between.
     gray = resize(to_gray(resize(still, clip.shape[1:])[None])[0], (SIZE, SIZE))
     parts = {"frame0": float(np.abs(resize(clip[0], (SIZE, SIZE)).astype(float) - gray).mean())}
-    failure = _failure(to_gray(frames), gray)
-    if failure:
-        return Score(0.0, _rounded(parts), failure)
+    failed = failure(to_gray(frames), gray)
+    if failed:
+        return Score(0.0, _rounded(parts), failed)
     measured = measure(clip)
     parts |= {name: value for name, value in measured.items() if math.isfinite(value)}
     ranges = {"frame0": Range(low=0, high=FRAME0), **header.ranges}
@@ -247,8 +247,8 @@ def _share(value: float, limits: Range) -> float:
     return 1 / (1 + distance / max(limits.high - limits.low, 1e-9))
 
 
-def _failure(clip: Frames, still: Image) -> str:
-    """Return why a gray clip (T, H, W) cannot be plausible at all, "" if nothing is wrong."""
+def failure(clip: Frames, still: Image) -> str:
+    """Return why a gray clip (T, H, W) of a gray still (H, W) cannot be plausible at all, "" if nothing is wrong."""
     deviations = clip.reshape(len(clip), -1).std(1)
     flat = int(deviations.argmin())
     if deviations[flat] < FLAT <= float(still.std()):

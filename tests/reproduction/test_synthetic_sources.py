@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 
@@ -10,10 +8,10 @@ from us_i2v.data.datasets import find_samples
 from us_i2v.data.manifest import Sample, write_manifest
 from us_i2v.data.mixing import HeldOut, carries_record, find_leaks, read_synthetic
 from us_i2v.data.writers import write_still
-from us_i2v.errors import ConfigError, DataError
+from us_i2v.errors import ConfigError
 from us_i2v.pipeline import ImageToVideo
 from us_i2v.reproduction import synthetic_sources
-from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, keep_quality, reconstruct
+from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, reconstruct
 from us_i2v.reproduction.table2_settings import Table2Settings
 from us_i2v.weights import load_weights
 
@@ -92,28 +90,3 @@ def test_training_videos_are_reconstructed_with_their_labels(home, tmp_path, mod
     other = SETTINGS.model_copy(update={"size": 64})
     with pytest.raises(ConfigError, match="size"):
         reconstruct(model, home / "videos", home / "cache", tmp_path / "out", other, quiet)
-
-
-def test_clips_of_low_quality_are_left_out_where_it_is_known(home, tmp_path):
-    control = fit_control("static", home / "videos", home / "cache", 16)
-    answer_stills(control, home / "stills", tmp_path, SETTINGS, own_label=False, progress=quiet)
-    assert keep_quality(tmp_path, 0.5) == (tmp_path, None)
-    manifest = tmp_path / "manifest.csv"
-    with manifest.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def write(qualities):
-        with manifest.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], "quality"])
-            writer.writeheader()
-            writer.writerows(row | {"quality": q} for row, q in zip(rows, qualities, strict=True))
-
-    write(["0.1", "0.5", "0.9", "0.2", "1", "0"])
-    kept, count = keep_quality(tmp_path, 0.5)
-    assert count == 3
-    assert [clip.sample.path.name for clip in read_synthetic(kept)] == [rows[k]["file"] for k in (1, 2, 4)]
-    with pytest.raises(DataError, match="has a quality of 2 or more"):
-        keep_quality(tmp_path, 2)
-    write(["0.1", "good", "0.9", "0.2", "1", "0"])
-    with pytest.raises(DataError, match="line 3, column 'quality': 'good' is no number"):
-        keep_quality(tmp_path, 0.5)

@@ -7,9 +7,10 @@ from us_i2v.reproduction.table2_settings import CONTROLS, Table2Settings, check_
 
 ALL = Table2Settings(controls=tuple(CONTROLS), mixes=("all", "x2"))
 FOLDS = Table2Settings(folds=4)
+BEST = Table2Settings(folds=4, controls=tuple(CONTROLS), mixes=("all", "best0.5"))
 
 
-@pytest.mark.parametrize("settings", [Table2Settings(), ALL, FOLDS, Table2Settings(diets=("real",))])
+@pytest.mark.parametrize("settings", [Table2Settings(), ALL, FOLDS, BEST, Table2Settings(diets=("real",))])
 def test_cells_have_ids_of_their_own_and_come_after_their_needs(settings):
     cells = all_cells(settings)
     assert len({cell.id for cell in cells}) == len(cells)
@@ -51,6 +52,16 @@ def test_a_selection_keeps_what_all_its_parts_hold_for():
 def test_real_only_cells_go_with_every_source_and_mix():
     chosen = select("classify;static;x2", ALL)
     assert {(cell.diet, cell.source, cell.mix) for cell in chosen} == {("real", "", ""), ("both", "static", "x2")}
+
+
+def test_the_best_clips_are_judged_on_every_split_before_a_classifier_gets_them():
+    (chosen,) = select("3:7;f1;tsm;both;bundled;best0.5;0", BEST)
+    assert chosen.id == "classify/3-7.f1/tsm/both-bundled-best0.5/s0"
+    assert [cell.id for cell in with_needs([chosen], BEST)] == ["make/all/bundled", "judge/3-7.f1/bundled", chosen.id]
+    # Clips that do not move have no quality.
+    sources = {cell.source for cell in all_cells(BEST) if cell.mix == "best0.5"}
+    assert sources == {*BEST.sources} - {"static"} == {cell.source for cell in select("judge", BEST)}
+    assert not [cell for cell in all_cells(ALL) if cell.stage == "judge"]
 
 
 def test_shares_divide_what_the_other_parts_leave():
@@ -95,6 +106,8 @@ def test_a_selection_that_makes_no_sense_is_refused(text, said):
         {"splits": []},
         {"mixes": ["x0"]},
         {"mixes": ["2"]},
+        {"mixes": ["best0"]},
+        {"mixes": ["best1.5"]},
         {"seeds": [1, 1]},
         {"preset": "huge"},
         {"changes": {"gan": {}}},

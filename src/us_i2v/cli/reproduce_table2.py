@@ -62,8 +62,9 @@ def command(
     clips_per_still: Annotated[
         int | None, typer.Option("--clips-per-still", help="Clips a still. [default: 1]")
     ] = None,
-    min_quality: Annotated[
-        float | None, typer.Option("--min-quality", help="Leave out clips of lower quality, where a manifest says it.")
+    keep_best: Annotated[
+        list[float] | None,
+        typer.Option("--keep-best", metavar="P", help="Also: only this share of clips, by quality; may be repeated."),
     ] = None,
     cells: Annotated[
         str | None,
@@ -120,11 +121,10 @@ def command(
         "models": listed(models),
         "seeds": None if seeds is None else parse_seeds(seeds),
         "diets": listed(diets),
-        "mixes": mixes(ratio, balance=balance),
+        "mixes": mixes(ratio, balance=balance, keep_best=keep_best),
         "folds": folds,
         "stills_from_videos": stills_from_videos or None,
         "clips_per_still": clips_per_still,
-        "min_quality": min_quality,
         "preset": preset,
         "width": width,
         "size": size,
@@ -204,12 +204,11 @@ def parse_seeds(text: str) -> list[int]:
     return found
 
 
-def mixes(ratios: list[str] | None, *, balance: bool) -> list[str] | None:
-    """Turn --ratio and --balance into mixes; None if neither is given."""
+def mixes(ratios: list[str] | None, *, balance: bool, keep_best: list[float] | None) -> list[str] | None:
+    """Turn --ratio, --balance and --keep-best into mixes; None if none is given."""
     found = [text if text == "all" else f"x{text.strip()}" for text in ratios or []]
-    if balance:
-        found = [*(found or ["all"]), "balance"]
-    return found or None
+    also = ["balance"] * balance + [f"best{share:g}" for share in keep_best or []]
+    return [*(found or ["all"]), *also] if found or also else None
 
 
 def quick_settings() -> dict[str, Any]:

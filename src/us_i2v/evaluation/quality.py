@@ -133,7 +133,6 @@ def fit_quality(
             "Give more clips, or raise --windows-per-clip" + (", or choose --dt for them." if others else "."),
         )
     notes = _notes(real, found, wanted, others)
-    limits = np.quantile(found.values, [config.low, config.high], axis=0)
     critic: LinearCritic | None = None
     about: CriticHeader | None = None
     if generator is not None:
@@ -154,19 +153,28 @@ def fit_quality(
             generated=len(made.values),
             weights_sha256=generator.weights_sha256,
         )
-    header = QualityHeader(
-        package_version=__version__,
-        name=config.name,
-        frames=real.rule.length,
-        interval_s=float(np.median([intervals[index] for index in chosen])),
-        quantiles=(config.low, config.high),
-        windows=len(found.values),
-        groups=len(set(found.groups)),
-        ranges={name: Range(low=limits[0, k], high=limits[1, k]) for k, name in enumerate(MEASURED)},
-        critic=about,
-    )
+    apart = float(np.median([intervals[index] for index in chosen]))
+    header = reference_header(found, real.rule.length, apart, config, about)
     save_reference(path, header, critic)
     return Fitted(header, tuple(notes))
+
+
+def reference_header(
+    real: Measured, frames: int, interval_s: float, config: QualityFit, critic: CriticHeader | None = None
+) -> QualityHeader:
+    """Return what a reference says of real windows of this length and time between frames (seconds)."""
+    limits = np.quantile(real.values, [config.low, config.high], axis=0)
+    return QualityHeader(
+        package_version=__version__,
+        name=config.name,
+        frames=frames,
+        interval_s=interval_s,
+        quantiles=(config.low, config.high),
+        windows=len(real.values),
+        groups=len(set(real.groups)),
+        ranges={name: Range(low=limits[0, k], high=limits[1, k]) for k, name in enumerate(MEASURED)},
+        critic=critic,
+    )
 
 
 def _notes(real: RealWindows, found: Measured, wanted: float, others: Sequence[float]) -> list[str]:

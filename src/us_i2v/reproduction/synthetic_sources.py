@@ -13,9 +13,6 @@ All are written as `us-i2v augment` writes clips, so that classifiers check them
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,15 +27,11 @@ from us_i2v.augmentation.records import run_record
 from us_i2v.augmentation.settings import AugmentSettings, check_settings, pin_settings
 from us_i2v.augmentation.synthesis import synthesise
 from us_i2v.classifier import TrainedOn, spread_windows
-from us_i2v.data.atomic import write_bytes
 from us_i2v.data.clips import open_clip
 from us_i2v.data.datasets import find_samples
-from us_i2v.data.manifest import MANIFEST, REQUIRED
 from us_i2v.data.mixing import REAL
-from us_i2v.data.tables import read_rows
 from us_i2v.data.training_clips import ClipSampler, ClipsConfig, store_clips
 from us_i2v.data.transforms import to_gray
-from us_i2v.errors import DataError
 from us_i2v.pipeline import GeneratedClip, GenerateOptions
 from us_i2v.reproduction.baselines import RandomAffine
 from us_i2v.reproduction.elastic import RandomElastic
@@ -51,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from us_i2v.data.manifest import Sample
-    from us_i2v.data.tables import Row
     from us_i2v.data.training_clips import StoredClip
     from us_i2v.pipeline import ImageToVideo
     from us_i2v.reproduction.baselines import Maker
@@ -266,46 +258,6 @@ def reconstruct(
             "settings_sha256": pinned.sha256(),
         }
         write_manifests(out, jobs, Shard(), {}, common, Path(folder), pinned)
-
-
-def keep_quality(folder: Path, least: float) -> tuple[Path, int | None]:
-    """Leave out clips of low quality, where the manifest has a column `quality`.
-
-    Args:
-        folder: Folder of clips with its manifest.
-        least: Smallest quality that is kept.
-
-    Returns:
-        A manifest beside the folder's own with the clips that are kept, and how many were left out; the folder itself
-        and None if nothing is known of quality.
-
-    Raises:
-        DataError: A clip's quality is empty or no number, or none is left.
-    """
-    rows = read_rows(folder / MANIFEST, "Manifest", REQUIRED)
-    if not rows or "quality" not in rows[0].values:
-        return folder, None
-    kept = [row for row in rows if _quality(row) >= least]
-    if not kept:
-        raise DataError(f"No clip of '{folder}' has a quality of {least:g} or more.", "Lower --min-quality.")
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(rows[0].values), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.values for row in kept)
-    path = folder / "kept.csv"
-    write_bytes(path, out.getvalue().encode())
-    return path, len(rows) - len(kept)
-
-
-def _quality(row: Row) -> float:
-    text = row.text("quality")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise row.error("quality", "is no number", "Correct it, or leave --min-quality out")
-    return value
 
 
 def _reconstructed(model: ImageToVideo, frames: Frames, seed: int, fps: float, size: int | None) -> GeneratedClip:

@@ -2,6 +2,7 @@
 
     train/SPLIT/METHOD                          a generator on the split's training videos
     make/SPLIT/SOURCE                           clips of all stills (of the training videos: `reconstructed`)
+    judge/SPLIT/SOURCE                          these clips' quality by the split's training videos
     classify/SPLIT/MODEL/DIET[-SOURCE[-MIX]]/sN a classifier, trained with seed N and tested
 
 SPLIT is "7-3", with folds "7-3.f0"; "all" for what no split concerns.
@@ -17,14 +18,14 @@ from us_i2v.augmentation.planning import Shard
 from us_i2v.errors import ConfigError
 from us_i2v.models.classifiers import NAMES
 from us_i2v.reproduction.methods import METHODS
-from us_i2v.reproduction.table2_settings import CONTROLS, DIETS
+from us_i2v.reproduction.table2_settings import CONTROLS, DIETS, UNJUDGED, best_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from us_i2v.reproduction.table2_settings import Diet, Table2Settings
 
-Stage = Literal["train", "make", "classify"]
+Stage = Literal["train", "make", "judge", "classify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 SHARED = frozenset({"bundled"})
 """Sources that do not depend on the split."""
@@ -85,10 +86,14 @@ def all_cells(settings: Table2Settings) -> list[Cell]:
         make += [Cell("make", source=source)] if source in SHARED else [Cell("make", *p, source) for p in places]
     if not wanted:
         train, make = [], []
+    judged = [source for source in settings.sources if source not in UNJUDGED]
+    choosy = "both" in wanted and any(best_share(mix) is not None for mix in settings.mixes)
+    judge = [Cell("judge", *place, source) for source in judged for place in places] if choosy else []
     eaten: list[tuple[Diet, str, str]] = [("real", "", "")] if "real" in settings.diets else []
     for source in settings.sources:
+        mixes = [mix for mix in settings.mixes if source in judged or best_share(mix) is None]
         for diet in wanted:
-            eaten += [(diet, source, mix) for mix in (settings.mixes if diet == "both" else ("",))]
+            eaten += [(diet, source, mix) for mix in (mixes if diet == "both" else ("",))]
     test = [
         Cell("classify", *place, source, model, diet, mix, seed)
         for seed in settings.seeds
@@ -96,12 +101,14 @@ def all_cells(settings: Table2Settings) -> list[Cell]:
         for model in settings.models
         for diet, source, mix in eaten
     ]
-    return [*train, *make, *test]
+    return [*train, *make, *judge, *test]
 
 
 def needs(cell: Cell, settings: Table2Settings) -> tuple[Cell, ...]:
     """Return the cells that must be done before a cell."""
-    if cell.stage == "classify" and cell.source:
+    if cell.stage == "classify" and best_share(cell.mix) is not None:
+        return (Cell("judge", cell.split, cell.fold, cell.source),)
+    if cell.stage in ("judge", "classify") and cell.source:
         place = ("", None) if cell.source in SHARED else (cell.split, cell.fold)
         return (Cell("make", *place, cell.source),)
     if cell.stage == "make":
@@ -127,10 +134,10 @@ def select(text: str | None, settings: Table2Settings) -> list[Cell]:
     """Return the cells that a text chooses, without what they need; all for None.
 
     The text has parts with a semicolon between them, all of which must hold; a part is a list with commas, of which
-    one must hold. A part names stages (train, make, classify), splits (7:3), folds (f0, f0-2), sources, classifiers,
-    diets, mixes (all, balance, x2) or seeds (0, 0-2); or it is i/n, the i-th of n shares of what the other parts
-    leave. A cell that a part does not apply to is not chosen, except that real-only classifiers go with every source
-    and mix.
+    one must hold. A part names stages (train, make, judge, classify), splits (7:3), folds (f0, f0-2), sources,
+    classifiers, diets, mixes (all, balance, x2, best0.5) or seeds (0, 0-2); or it is i/n, the i-th of n shares of what
+    the other parts leave. A cell that a part does not apply to is not chosen, except that real-only classifiers go with
+    every source and mix.
 
     Raises:
         ConfigError: A word is unknown, or no cell has it; a part mixes kinds, or a kind comes twice.
@@ -180,7 +187,7 @@ def _read(word: str) -> tuple[str, list[_Value]]:
             return kind, [word]
     if re.fullmatch(r"\d+:\d+", word):
         return "split", [word]
-    if re.fullmatch(r"x\d+(\.\d+)?", word):
+    if re.fullmatch(r"(x\d+|best[01]?)(\.\d+)?", word):
         return "mix", [word]
     numbers = re.fullmatch(r"(f?)(\d{1,9})(?:-(\d{1,9}))?", word)
     if numbers and int(numbers[2]) <= int(numbers[3] or numbers[2]) < int(numbers[2]) + 10_000:

@@ -218,11 +218,11 @@ def check_mixes(
     for mix in settings.mixes if "both" in settings.diets else ():
         for name in settings.classes:
             own = real.get(name, 0)
-            wanted = most - own if mix == "balance" else 0 if mix == "all" else round(float(mix[1:]) * own)
+            wanted = most - own if mix == "balance" else round(float(mix[1:]) * own) if mix.startswith("x") else 0
             if wanted > there.get(name, 0):
                 raise DataError(
                     f"{who} give {there.get(name, 0)} synthetic clips of class '{name}'; {mix} asks for {wanted}.",
-                    "Raise --clips-per-still, or lower --ratio, --balance or --min-quality.",
+                    "Raise --clips-per-still, or lower --ratio, or leave out --balance.",
                 )
 
 

@@ -22,12 +22,20 @@ from us_i2v.data.datasets import find_samples
 from us_i2v.devices import choose_device
 from us_i2v.errors import ConfigError, DataError, OutputError
 from us_i2v.evaluation.classification import check_seen, classify
+from us_i2v.models.classifiers import NAMES
 from us_i2v.pipeline import CPU_THREADS, ImageToVideo
 from us_i2v.reproduction.methods import METHODS, finished, train_method
-from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, keep_quality, reconstruct
+from us_i2v.reproduction.synthetic_sources import answer_stills, fit_control, reconstruct
 from us_i2v.reproduction.table2_cells import Cell, all_cells, needs, place_name
 from us_i2v.reproduction.table2_data import check_mixes, split_folder, stills_folder
-from us_i2v.reproduction.table2_settings import MAKERS, classifier_training, generator_changes, stage_training
+from us_i2v.reproduction.table2_quality import judge, keep_best
+from us_i2v.reproduction.table2_settings import (
+    MAKERS,
+    best_share,
+    classifier_training,
+    generator_changes,
+    stage_training,
+)
 from us_i2v.training.classifier import train_classifier
 from us_i2v.training.classifier_data import Sources
 from us_i2v.training.loop import CHECKPOINT
@@ -71,8 +79,7 @@ class CellResult(Config):
     clips: int = Field(0, ge=0, description="Synthetic clips made, or training clips of the classifier.")
     real: int = Field(0, ge=0, description="Real ones among a classifier's training clips.")
     left_out: dict[str, str] = Field({}, description="Stills or test videos that could not be used, and why.")
-    low_quality: int | None = Field(None, description="Clips left out for their quality; empty: not known.")
-    manifest: str = Field("", description="Manifest of the clips, if it is not their folder's own.")
+    quality: dict[str, float] = Field({}, description="Synthetic clip -> score 0..1.")
     classes: tuple[str, ...] = Field((), description="In the order of the probabilities.")
     videos: tuple[TestedVideo, ...] = Field((), description="The test videos.")
 
@@ -134,7 +141,7 @@ def read_result(out: Path, cell: Cell, plan: str | None) -> CellResult | None:
         raise DataError(
             f"Result '{path}' is damaged: {error.message}", f"Remove folder '{path.parent}' to make it again."
         ) from error
-    whole = bool(found.videos) if cell.stage == "classify" else bool(found.weights_sha256)
+    whole = bool({"classify": found.videos, "judge": found.quality}.get(cell.stage, found.weights_sha256))
     if found.cell != cell.id or not whole:
         wrong = f"is of cell '{found.cell}'" if found.cell != cell.id else "lacks what its cell found"
         raise DataError(f"Result '{path}' {wrong}.", f"Remove folder '{path.parent}' to make it again.")
@@ -153,7 +160,7 @@ def make_cell(cell: Cell, shop: Workshop) -> CellResult:
         UsI2VError: See the commands for training, synthesis and classification.
     """
     begun = time.monotonic()
-    work = {"train": _train, "make": _make, "classify": _classify}[cell.stage]
+    work = {"train": _train, "make": _make, "judge": _judge, "classify": _classify}[cell.stage]
     values = work(cell, shop)
     result = CellResult(cell=cell.id, plan=shop.plan, seconds=time.monotonic() - begun, **values)
     write_bytes(shop.folder(cell) / RESULT, result.dump().encode())
@@ -207,11 +214,7 @@ def _make(cell: Cell, shop: Workshop) -> dict[str, Any]:
                     progress=shown,
                 )
     found |= {"left_out": unreadable, "clips": len(find_samples(clips, check_groups=False))}
-    if settings.min_quality is not None:
-        manifest, count = keep_quality(clips, settings.min_quality)
-        if count is not None:
-            found |= {"low_quality": count, "manifest": manifest.name}
-    _check_clips(cell, shop, clips / found["manifest"] if found.get("manifest") else clips)
+    _check_clips(cell, shop, clips)
     return found
 
 
@@ -222,6 +225,19 @@ def _check_clips(cell: Cell, shop: Workshop, made: Path) -> None:
         videos = find_samples(split_folder(shop.out, *place))
         real = Counter(sample.label for sample in videos if sample.split == "train")
         check_mixes(shop.settings, real, there, f"{place_name(*place)}: {cell.source}")
+
+
+def _judge(cell: Cell, shop: Workshop) -> dict[str, Any]:
+    (made,) = needs(cell, shop.settings)
+    with shop.progress(cell.id) as shown:
+        found = judge(
+            shop.folder(made) / "clips",
+            split_folder(shop.out, cell.split, cell.fold),
+            shop.cache,
+            classifier_training(shop.settings, NAMES[0], "real", "", 0),
+            shown,
+        )
+    return {"quality": found, "clips": len(found)}
 
 
 def _classify(cell: Cell, shop: Workshop) -> dict[str, Any]:
@@ -286,14 +302,24 @@ def _sources(cell: Cell, shop: Workshop, videos: Path) -> Sources:
     if not cell.source:
         return Sources((videos,))
     (need,) = needs(cell, shop.settings)
-    made = read_result(shop.out, need, shop.plan)
-    if made is None:
-        raise RuntimeError(f"cell '{need.id}' is not done")
-    clips = shop.folder(need) / "clips"
+    share = best_share(cell.mix)
+    judged = None if share is None else _done(need, shop)
+    if judged is not None:
+        (need,) = needs(need, shop.settings)
+    made = _done(need, shop)
+    synthetic = clips = shop.folder(need) / "clips"
+    if share is not None and judged is not None:
+        synthetic = keep_best(clips, judged.quality, share, f"{cell.place}-{cell.mix}.csv")
     makers = () if made.trained is None else ((made.weights_sha256, made.trained),)
     weights = _weights(need, shop)
-    synthetic = clips / made.manifest if made.manifest else clips
     return Sources((videos,), (synthetic,), () if weights is None else (weights,), makers=makers)
+
+
+def _done(cell: Cell, shop: Workshop) -> CellResult:
+    found = read_result(shop.out, cell, shop.plan)
+    if found is None:
+        raise RuntimeError(f"cell '{cell.id}' is not done")
+    return found
 
 
 def _weights(cell: Cell, shop: Workshop) -> Path | None:

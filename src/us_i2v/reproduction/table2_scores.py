@@ -139,7 +139,7 @@ def collect(out: Path, settings: Table2Settings, plan: str, notes: Sequence[str]
         pooled=tuple(_pooled(paired, settings)),
         missing=tuple(cell.id for cell, result in results.items() if result is None),
         cells=len(cells),
-        notes=(*notes, *_notes(results, settings)),
+        notes=(*notes, *_notes(results)),
     )
 
 
@@ -244,17 +244,16 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _notes(results: dict[Cell, CellResult | None], settings: Table2Settings) -> list[str]:
+def _notes(results: dict[Cell, CellResult | None]) -> list[str]:
     notes = []
     for cell, result in results.items():
         if result is None:
             continue
         if cell.stage == "make" and result.left_out:
             notes.append(f"{cell.id}: {len(result.left_out)} stills, which could not be read")
-        if cell.stage == "make" and result.low_quality is not None:
-            notes.append(f"{cell.id}: {result.low_quality} of {result.clips} clips for their quality")
-        elif cell.stage == "make" and settings.min_quality is not None:
-            notes.append(f"{cell.id}: none of {result.clips} clips for its quality, of which the manifest says nothing")
+        failed = sum(value == 0 for value in result.quality.values())
+        if failed:
+            notes.append(f"{cell.id}: {failed} of {result.clips} clips, which failed, where the best ones are taken")
     untested = {
         (cell.place, file): why
         for cell, result in results.items()

@@ -42,7 +42,9 @@ MAKERS: frozenset[str] = frozenset({"static", "affine", "elastic"})
 """Controls without a network."""
 
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
-_MIX = re.compile(r"all|balance|x\d+(\.\d+)?")
+_MIX = re.compile(r"all|balance|x\d+(\.\d+)?|best(0?\.\d+|1(\.0)?)")
+UNJUDGED: frozenset[str] = frozenset({"static"})
+"""Sources whose clips have no quality: those that do not move."""
 
 
 def training_share(split: str) -> float:
@@ -54,6 +56,11 @@ def training_share(split: str) -> float:
     return train / (train + test)
 
 
+def best_share(mix: str) -> float | None:
+    """Return 0.5 of "best0.5"; None of mixes that do not choose by quality."""
+    return float(mix.removeprefix("best")) if mix.startswith("best") else None
+
+
 def _splits(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if _RATIO.fullmatch(value) is None:
@@ -63,8 +70,8 @@ def _splits(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _mixes(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if _MIX.fullmatch(value) is None or (value.startswith("x") and float(value[1:]) == 0):
-            raise ValueError(f"'{value}' is none of all, balance, or x and a number above 0, such as x2")
+        if _MIX.fullmatch(value) is None or best_share(value) == 0 or (value[0] == "x" and float(value[1:]) == 0):
+            raise ValueError(f"'{value}' is none of all, balance, x2 (any number above 0), best0.5 (any share up to 1)")
     return values
 
 
@@ -83,7 +90,7 @@ class Table2Settings(Config):
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Seeds of the classifiers.")
     diets: tuple[Diet, ...] = Field(DIETS, min_length=1, description="What classifiers are trained on.")
     mixes: Mixes = Field(
-        ("all",), min_length=1, description="Synthetic clips beside real ones: all, balance, x2 (two for a real one)."
+        ("all",), min_length=1, description="Synthetic clips beside real ones: all, balance, x2, best0.5 (best half)."
     )
 
     folds: int = Field(1, ge=1, le=50, description="1: one split a ratio. More: every patient is tested once.")
@@ -100,7 +107,6 @@ class Table2Settings(Config):
     steps: int | None = Field(None, ge=1, description="Steps of a classifier; empty: the preset's.")
     generator_steps: int | None = Field(None, ge=1, description="Steps of every generator's stage; empty: preset's.")
     windows: int = Field(5, ge=1, le=64, description="Windows of a test video over which is averaged.")
-    min_quality: float | None = Field(None, description="Leave out synthetic clips of lower quality, where known.")
     keep_weights: bool = Field(False, description="Keep the classifiers' weights.")
 
     @model_validator(mode="after")
@@ -192,10 +198,10 @@ def classifier_training(chosen: Table2Settings, model: str, diet: Diet, mix: str
 
 
 def mix_values(mix: str) -> dict[str, Any]:
-    """Return the settings of "all", "balance" or "x2", see `data.mixing.MixConfig`."""
+    """Return the settings of a mix, see `data.mixing.MixConfig`; of "best0.5" the clips themselves are fewer."""
     if mix == "balance":
         return {"balance": True}
-    return {} if mix == "all" else {"ratio": float(mix[1:])}
+    return {"ratio": float(mix[1:])} if mix.startswith("x") else {}
 
 
 def stage_training(
