@@ -133,3 +133,19 @@ def test_a_breast_is_the_same_at_every_level_but_for_its_noise(benefit: dict[str
     benefit["write_manifests"](still)
     (sample,) = find_samples(tmp_path / "loud" / "stills")
     assert (sample.kind, sample.label, sample.group) == ("still", "benign", "stills-benign_000")
+
+
+def test_what_can_be_learnt_is_judged_on_other_patients(
+    table2: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table2["_held_out_auc"].__globals__, "DRAWS", 4)
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{k}" for k in range(20)], 4)
+    truth = rng.random(80) < 0.4
+    told = [rng.normal(size=(2, 5)) + 3 * positive for positive in truth]
+    assert min(table2["_held_out_auc"](told, truth, patients, 8)) > 0.95
+    # Features that tell the patient alone do not help with others; a video without features is left out.
+    marks = {name: rng.normal(size=5) for name in set(patients)}
+    betrayed = [np.tile(marks[name], (2, 1)) for name in patients]
+    betrayed[0] = np.zeros((0, 5))
+    assert 0.3 < np.mean(table2["_held_out_auc"](betrayed, truth, patients, 8)) < 0.7
