@@ -80,9 +80,10 @@ def test_seeds_and_mixes_are_read() -> None:
     for bad in ("", "2-0", "1-", "x"):
         with pytest.raises(ConfigError, match="Seeds"):
             parse_seeds(bad)
-    assert mixes(None, balance=False) is None
-    assert mixes(None, balance=True) == ["all", "balance"]
-    assert mixes(["1", "all", "2.5"], balance=True) == ["x1", "all", "x2.5", "balance"]
+    assert mixes(None, balance=False, keep_best=None) is None
+    assert mixes(None, balance=True, keep_best=None) == ["all", "balance"]
+    assert mixes(None, balance=False, keep_best=[0.5, 0.25]) == ["all", "best0.5", "best0.25"]
+    assert mixes(["1", "all", "2.5"], balance=True, keep_best=[1]) == ["x1", "all", "x2.5", "balance", "best1"]
 
 
 @pytest.mark.parametrize("values", [quick_settings(), tiny_settings()])

@@ -16,11 +16,12 @@ from tests.classifier_clips import phantom_clips, write_real
 from us_i2v.cli.reproduce_table2 import tiny_settings
 from us_i2v.config import merge
 from us_i2v.data.atomic import write_bytes
+from us_i2v.data.datasets import find_samples
 from us_i2v.data.manifest import Sample, write_manifest
 from us_i2v.data.writers import write_still
 from us_i2v.errors import ConfigError, DataError, InputError, TrainingError
 from us_i2v.evaluation import classification
-from us_i2v.reproduction import table2
+from us_i2v.reproduction import table2, table2_quality
 from us_i2v.reproduction.claims import claim
 from us_i2v.reproduction.table2_cells import all_cells, select
 from us_i2v.reproduction.table2_jobs import RESULT, CellResult, Workshop, cell_folder
@@ -240,6 +241,25 @@ def test_clips_that_are_too_few_for_a_mix_are_refused_where_they_are_made(home: 
     with pytest.raises(DataError, match=r"Cell make/5-5/static: 5-5: static give \d+ synthetic clips"):
         table2.run_cells([cell], shop, poll=0.01)
     assert not (cell_folder(copy, cell) / RESULT).exists()
+
+
+def test_a_classifier_gets_the_best_clips_that_were_judged(
+    home: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table2_quality, "LEAST", 4)
+    settings = Table2Settings.parse({**VALUES, "controls": ["affine"], "mixes": ["all", "best0.5"]})
+    plan = table2.prepare([home / "videos"], [home / "images"], copy, settings, quiet)
+    cells = select("both;affine;best0.5", settings)
+    assert [cell.id for cell in cells] == ["classify/5-5/tsm/both-affine-best0.5/s0"]
+    table2.run_cells(cells, shop_of(copy, plan), poll=0.01)
+    judged = CellResult.load(copy / "cells/judge/5-5/affine" / RESULT)
+    made = {sample.path.name for sample in find_samples(copy / "cells/make/5-5/affine/clips")}
+    assert {name.rpartition("/")[2] for name in judged.quality} == made
+    assert all(0 < score <= 1 for score in judged.quality.values())
+    # 4 real clips; of 4 synthetic ones of each class half.
+    assert CellResult.load(cell_folder(copy, cells[0]) / RESULT).clips == 4 + 2 * 2
+    rows = [row for row in results(copy)["rows"] if row["mix"] == "best0.5" and row["minus_real"]]
+    assert [row["source"] for row in rows] == ["affine"]
 
 
 def test_states_of_cells(home: Path, copy: Path) -> None:
