@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, str], None]
 
-WINDOWS_PER_CLIP = 4
-"""Windows of a training video that are measured."""
+WINDOWS = 100
+"""Windows of the training videos that are measured, about: as many of each, at least one."""
 
 
 def judge(made: Path, videos: Path, cache: Path, config: ClassifierTraining, progress: Progress) -> dict[str, float]:
@@ -66,10 +66,11 @@ def judge(made: Path, videos: Path, cache: Path, config: ClassifierTraining, pro
     real = store_alike([(REAL, sample) for sample in train], cache, size, config.clips, config.crf)
     interval = float(np.median([clip.interval for clip in answers]))
     sampler = ClipSampler(real, config.clips, length=length, seed=0, augment=False)
+    each = math.ceil(WINDOWS / len(sampler.clips))
     places = [
         (clip, start, stride)
         for clip in sampler.clips
-        for start, stride in spread_windows(sampler, clip, interval, WINDOWS_PER_CLIP)
+        for start, stride in spread_windows(sampler, clip, interval, each)
     ]
     total = len(places) + len(answers)
     rows, groups = [], []
