@@ -15,6 +15,9 @@ every level.
 Per seed, everything goes through the cells of `us-i2v reproduce table2` (ratio 1:4, LDDM, one classifier), so a
 stopped run goes on with the same line. The difference is paired by seed; its interval is Student's over seeds.
 `--workers N` simulates N clips, then trains on N seeds at once, each in a process of one thread.
+
+`--motion-only` (in every command) takes lesions that differ in stiffness alone: a still says nothing of its class, so
+that stills repeated or moved at random cannot help, and motion must.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ class Breast:
     kind: str
     label: str
     number: int
+    motion_only: bool = False
 
     @property
     def name(self) -> str:
@@ -91,7 +95,7 @@ def population(folders: Sequence[tuple[float, Path]], seed: int, arguments: argp
     """Return what one seed's population consists of, at all levels."""
     numbers = {"videos": (1 + arguments.tested) * arguments.videos, "stills": arguments.stills}
     return [
-        Breast(tuple(folders), seed, kind, label, number)
+        Breast(tuple(folders), seed, kind, label, number, arguments.motion_only)
         for label in CLASSES
         for kind, count in numbers.items()
         for number in range(count)
@@ -105,6 +109,7 @@ def show(breast: Breast) -> None:
         return
     frames = FRAMES if breast.kind == "videos" else 1
     values = {"label": breast.label, "size": (SIZE, SIZE), "n_frames": frames, "fps": FPS}
+    values["motion_only"] = breast.motion_only
     seed = derive_seed(breast.seed, "phantom benefit", breast.kind, breast.label, breast.number)
     clips = simulate_at_noise(PhantomConfig.parse(values, "phantom"), seed, [level for level, _ in missing])
     for (_, path), clip in zip(missing, clips, strict=True):
@@ -325,6 +330,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", choices=TEST_SEEDS, default=TEST_SEEDS)
     parser.add_argument("--levels", type=float, nargs="+", default=NOISE_DB, help="noise levels that are tried, dB")
     parser.add_argument("--calibration-seeds", type=int, nargs="+", default=CALIBRATION_SEEDS)
+    parser.add_argument("--motion-only", action="store_true", help="classes differ in motion alone")
     parser.add_argument("--noise-db", type=float, help="difficulty, instead of the calibrated one")
     parser.add_argument("--model", default="tsm")
     parser.add_argument("--videos", type=int, default=VIDEOS, help="training videos a class")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.fakes import still_pixels
 from us_i2v.data.datasets import find_samples
+from us_i2v.data.phantom.config import PhantomConfig
 from us_i2v.data.writers import write_clip
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -90,7 +91,13 @@ def test_calibration_and_test_seeds_never_meet(benefit: dict[str, Any]) -> None:
 
 
 def asked_of(benefit: dict[str, Any], work: Path, **values: Any) -> argparse.Namespace:
-    known = {"work": work, "levels": (2.0, 14.0, 20.0), "calibration_seeds": (1000, 1001), "workers": 1}
+    known = {
+        "work": work,
+        "levels": (2.0, 14.0, 20.0),
+        "calibration_seeds": (1000, 1001),
+        "workers": 1,
+        "motion_only": False,
+    }
     return argparse.Namespace(**{**known, "videos": 1, "tested": 1, "stills": 1, **values})
 
 
@@ -133,6 +140,22 @@ def test_a_breast_is_the_same_at_every_level_but_for_its_noise(benefit: dict[str
     benefit["write_manifests"](still)
     (sample,) = find_samples(tmp_path / "loud" / "stills")
     assert (sample.kind, sample.label, sample.group) == ("still", "benign", "stills-benign_000")
+
+
+@pytest.mark.parametrize("motion_only", [False, True])
+def test_classes_differ_in_motion_alone_if_asked(
+    benefit: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, motion_only: bool
+) -> None:
+    simulated, real = [], benefit["simulate_at_noise"]
+
+    def simulate(config: PhantomConfig, *more: Any) -> Any:
+        simulated.append(config)
+        return real(config, *more)
+
+    monkeypatch.setitem(benefit["show"].__globals__, "simulate_at_noise", simulate)
+    breasts = benefit["population"]([(-28.0, tmp_path)], 1000, asked_of(benefit, tmp_path, motion_only=motion_only))
+    benefit["show"](next(breast for breast in breasts if breast.kind == "stills"))
+    assert [config.motion_only for config in simulated] == [motion_only]
 
 
 def test_what_can_be_learnt_is_judged_on_other_patients(
