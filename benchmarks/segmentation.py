@@ -89,6 +89,7 @@ class Settings(Config):
     side: int = Field(128, ge=16, multiple_of=8, description="Side of the network's pictures.")
     work: int = Field(256, ge=32, description="Longer side at which pictures are deformed and masks compared.")
     width: int = Field(16, ge=1, description="Channels of the U-Net's first level.")
+    slope: float = Field(0.01, ge=0, lt=1, description="Of leaky ReLU below 0; 0: ReLU.")
     steps: int = Field(500, ge=1, description="Optimiser steps of every run.")
     batch: int = Field(8, ge=1, description="Pictures a step.")
     rate: float = Field(2e-3, gt=0, description="Largest learning rate.")
@@ -208,6 +209,7 @@ class Study:
             size=chosen.batch,
             rate=chosen.rate,
             width=chosen.width,
+            slope=chosen.slope,
             bf16=chosen.precision == "bf16",
             device=self.device,
         )

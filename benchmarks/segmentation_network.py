@@ -1,6 +1,6 @@
 """The network that `segmentation.py` trains, its loss, its training, and what is measured of its masks.
 
-U-Net (Ronneberger et al. 2015) of four levels with GroupNorm, over single pictures in -1..1. Loss: binary
+U-Net (Ronneberger et al. 2015) of four levels with GroupNorm and leaky ReLU, over pictures in -1..1. Loss: binary
 cross-entropy plus soft Dice over the batch, 1 - 2 sum(p y) / (sum p + sum y) (Milletari et al. 2016, without their
 squares). AdamW, linear warm-up, then a half cosine to zero.
 
@@ -39,13 +39,18 @@ GAIN, SHIFT = 0.15, 0.08
 
 
 class UNet(nn.Module):
-    """Logits of a mask from gray pictures: (B, 1, S, S) -> (B, 1, S, S); S divisible by 8."""
+    """Logits of a mask from gray pictures: (B, 1, S, S) -> (B, 1, S, S); S divisible by 8.
 
-    def __init__(self, width: int = 16) -> None:
+    Args:
+        width: Channels of the first level.
+        slope: Of leaky ReLU below 0. With 0 all channels that raise the logits can die, and nothing is marked.
+    """
+
+    def __init__(self, width: int = 16, slope: float = 0.01) -> None:
         super().__init__()
         widths = [width * 2**k for k in range(LEVELS)]
-        self.down = nn.ModuleList(_double(a, b) for a, b in zip([1, *widths], widths, strict=False))
-        self.up = nn.ModuleList(_double(a + b, a) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(_double(a, b, slope) for a, b in zip([1, *widths], widths, strict=False))
+        self.up = nn.ModuleList(_double(a + b, a, slope) for a, b in pairwise(widths))
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,10 +64,10 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-def _double(c_in: int, c_out: int) -> nn.Sequential:
+def _double(c_in: int, c_out: int, slope: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before in (c_in, c_out):
-        layers += [nn.Conv2d(before, c_out, 3, padding=1, bias=False), group_norm(c_out), nn.ReLU()]
+        layers += [nn.Conv2d(before, c_out, 3, padding=1, bias=False), group_norm(c_out), nn.LeakyReLU(slope)]
     return nn.Sequential(*layers)
 
 
@@ -112,6 +117,7 @@ class Training:
         size: Pictures a batch.
         rate: Largest learning rate.
         width: Of the U-Net.
+        slope: Of its leaky ReLU.
         bf16: Convolutions in bfloat16.
         device: Where.
     """
@@ -126,6 +132,7 @@ class Training:
         size: int,
         rate: float,
         width: int,
+        slope: float,
         bf16: bool,
         device: torch.device,
     ) -> None:
@@ -133,7 +140,7 @@ class Training:
         self.rate, self.bf16, self.device, self.step = rate, bf16, device, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial weights"))
-            self.network = UNet(width).to(device)
+            self.network = UNet(width, slope).to(device)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=1e-4)
 
     def advance(self) -> float:

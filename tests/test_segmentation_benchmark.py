@@ -179,8 +179,18 @@ def test_two_arms_see_the_same_stills_in_the_same_order(script: dict[str, Any]) 
 
 def begin(network: Any, pictures: torch.Tensor, masks: torch.Tensor, seed: int, steps: int = 4) -> Any:
     return network.Training(
-        pictures, masks, seed, steps, size=4, rate=5e-3, width=8, bf16=False, device=torch.device("cpu")
+        pictures, masks, seed, steps, size=4, rate=5e-3, width=8, slope=0.01, bf16=False, device=torch.device("cpu")
     )
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+def test_a_channel_that_is_off_everywhere_can_come_back_only_with_a_slope(script: dict[str, Any], slope: float) -> None:
+    network = sys.modules["segmentation_network"].UNet(8, slope)
+    norm = network.up[-1][-2]
+    with torch.no_grad():
+        norm.bias.fill_(-9.0)
+    network(torch.linspace(-1, 1, 2 * SIDE * SIDE).reshape(2, 1, SIDE, SIDE)).sum().backward()
+    assert (norm.bias.grad.abs().sum() > 0) == (slope > 0)
 
 
 def test_the_network_overfits_four_pictures(script: dict[str, Any]) -> None:
