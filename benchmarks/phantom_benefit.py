@@ -108,8 +108,13 @@ def show(breast: Breast) -> None:
     if not missing:
         return
     frames = FRAMES if breast.kind == "videos" else 1
-    values = {"label": breast.label, "size": (SIZE, SIZE), "n_frames": frames, "fps": FPS}
-    values["motion_only"] = breast.motion_only
+    values = {
+        "label": breast.label,
+        "motion_only": breast.motion_only,
+        "size": (SIZE, SIZE),
+        "n_frames": frames,
+        "fps": FPS,
+    }
     seed = derive_seed(breast.seed, "phantom benefit", breast.kind, breast.label, breast.number)
     clips = simulate_at_noise(PhantomConfig.parse(values, "phantom"), seed, [level for level, _ in missing])
     for (_, path), clip in zip(missing, clips, strict=True):

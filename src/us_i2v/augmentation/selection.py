@@ -76,18 +76,27 @@ def numbers_kept(n: int, share: float) -> int:
     return max(1, math.floor(share * n + 0.5))
 
 
-def decide(candidates: Sequence[Candidate], selection: QualitySelection) -> list[str]:
-    """Return why each candidate is rejected, "" for those that are kept.
+def ranked(labels: Sequence[str], scores: Sequence[float], seeds: Sequence[int]) -> dict[str, list[int]]:
+    """Return the indices of each class's clips from the best to the worst.
 
-    A score of 0 is always rejected. Of equal scores the smaller seed is better: seeds are derived by hashing, so no
-    still and no number of a clip is favoured.
+    Of equal scores the smaller seed is better: seeds are derived by hashing, so no still and no number of a clip is
+    favoured.
     """
     classes: dict[str, list[int]] = defaultdict(list)
-    for index, candidate in enumerate(candidates):
-        classes[candidate.job.source.label or ""].append(index)
+    for index in sorted(range(len(labels)), key=lambda k: (-scores[k], seeds[k], k)):
+        classes[labels[index]].append(index)
+    return classes
+
+
+def decide(candidates: Sequence[Candidate], selection: QualitySelection) -> list[str]:
+    """Return why each candidate is rejected, "" for those that are kept; a score of 0 is always rejected."""
+    classes = ranked(
+        [candidate.job.source.label or "" for candidate in candidates],
+        [candidate.score.value for candidate in candidates],
+        [candidate.job.seed for candidate in candidates],
+    )
     reasons = [""] * len(candidates)
-    for label, members in classes.items():
-        order = sorted(members, key=lambda k: (-candidates[k].score.value, candidates[k].job.seed, k))
+    for label, order in classes.items():
         kept = len(order) if selection.keep_best is None else numbers_kept(len(order), selection.keep_best)
         for rank, index in enumerate(order, 1):
             score = candidates[index].score

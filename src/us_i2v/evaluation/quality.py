@@ -29,12 +29,13 @@ from us_i2v.quality import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from us_i2v.evaluation.clips import Answers
     from us_i2v.metrics.critic import LinearCritic
     from us_i2v.metrics.intervals import Array
     from us_i2v.pipeline import ImageToVideo
+    from us_i2v.types import Frames
 
 Progress = Callable[[int, int, str], None]
 
@@ -78,18 +79,23 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def measured(
-    clips: RealWindows | Answers, indices: Sequence[int], progress: Progress = lambda done, total, name: None
-) -> Measured:
-    """Measure these clips of a set at their own size; those of which a part is not known are left out."""
-    rows, groups = [], []
-    for done, index in enumerate(indices, 1):
-        found = measure(clips.native(index))
+def measured(windows: Iterable[tuple[str, str, Frames]], total: int, progress: Progress) -> Measured:
+    """Measure windows (name, group, frames as `quality.measure` takes them); `total` of them are announced.
+
+    Those of which a part is not known are left out.
+    """
+    rows, groups, done = [], [], 0
+    for done, (name, group, frames) in enumerate(windows, 1):
+        found = measure(frames)
         if all(math.isfinite(value) for value in found.values()):
-            rows.append([found[name] for name in MEASURED])
-            groups.append(clips.groups[index])
-        progress(done, len(indices), clips.names[index])
-    return Measured(np.array(rows).reshape(-1, len(MEASURED)), tuple(groups), len(indices) - len(rows))
+            rows.append([found[part] for part in MEASURED])
+            groups.append(group)
+        progress(done, total, name)
+    return Measured(np.array(rows).reshape(-1, len(MEASURED)), tuple(groups), done - len(rows))
+
+
+def _natives(clips: RealWindows | Answers, indices: Sequence[int]) -> Iterator[tuple[str, str, Frames]]:
+    return ((clips.names[index], clips.groups[index], clips.native(index)) for index in indices)
 
 
 def fit_quality(
@@ -125,7 +131,7 @@ def fit_quality(
     wanted = float(np.median(intervals)) if real.rule.dt_s is None else real.rule.dt_s
     chosen = [index for index, interval in enumerate(intervals) if same_interval(interval, wanted)]
     others = [interval for interval in intervals if not same_interval(interval, wanted)]
-    found = measured(real, chosen, stage("measure real clips"))
+    found = measured(_natives(real, chosen), len(chosen), stage("measure real clips"))
     if len(found.values) < LEAST:
         why = f", {len(others)} have frames {_apart(others)} apart instead of {1000 * wanted:.0f} ms" if others else ""
         raise DataError(
@@ -137,7 +143,7 @@ def fit_quality(
     about: CriticHeader | None = None
     if generator is not None:
         clips = Generated(real, generator, GenerateOptions(frames=real.rule.length), seed)
-        made = measured(clips, chosen, stage("make and measure clips"))
+        made = measured(_natives(clips, chosen), len(chosen), stage("make and measure clips"))
         if not len(made.values):
             raise DataError("No generated clip could be measured.", "Leave the critic out: --no-critic.")
         if made.left_out:

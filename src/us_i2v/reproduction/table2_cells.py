@@ -18,7 +18,7 @@ from us_i2v.augmentation.planning import Shard
 from us_i2v.errors import ConfigError
 from us_i2v.models.classifiers import NAMES
 from us_i2v.reproduction.methods import METHODS
-from us_i2v.reproduction.table2_settings import CONTROLS, DIETS, UNJUDGED, best_share
+from us_i2v.reproduction.table2_settings import CONTROLS, DIETS, MIX, UNJUDGED, best_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -180,14 +180,13 @@ def _read(word: str) -> tuple[str, list[_Value]]:
         "diet": DIETS,
         "model": NAMES,
         "source": [*METHODS, *CONTROLS],
-        "mix": ("all", "balance"),
     }
     for kind, known in tables.items():
         if word in known:
             return kind, [word]
     if re.fullmatch(r"\d+:\d+", word):
         return "split", [word]
-    if re.fullmatch(r"(x\d+|best[01]?)(\.\d+)?", word):
+    if MIX.fullmatch(word):
         return "mix", [word]
     numbers = re.fullmatch(r"(f?)(\d{1,9})(?:-(\d{1,9}))?", word)
     if numbers and int(numbers[2]) <= int(numbers[3] or numbers[2]) < int(numbers[2]) + 10_000:

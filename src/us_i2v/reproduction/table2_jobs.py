@@ -303,16 +303,14 @@ def _sources(cell: Cell, shop: Workshop, videos: Path) -> Sources:
         return Sources((videos,))
     (need,) = needs(cell, shop.settings)
     share = best_share(cell.mix)
-    judged = None if share is None else _done(need, shop)
-    if judged is not None:
-        (need,) = needs(need, shop.settings)
-    made = _done(need, shop)
-    synthetic = clips = shop.folder(need) / "clips"
-    if share is not None and judged is not None:
-        synthetic = keep_best(clips, judged.quality, share, f"{cell.place}-{cell.mix}.csv")
+    (make,) = (need,) if share is None else needs(need, shop.settings)
+    clips = shop.folder(make) / "clips"
+    if share is not None:
+        clips = keep_best(clips, _done(need, shop).quality, share, f"{cell.place}-{cell.mix}.csv")
+    made = _done(make, shop)
     makers = () if made.trained is None else ((made.weights_sha256, made.trained),)
-    weights = _weights(need, shop)
-    return Sources((videos,), (synthetic,), () if weights is None else (weights,), makers=makers)
+    weights = _weights(make, shop)
+    return Sources((videos,), (clips,), () if weights is None else (weights,), makers=makers)
 
 
 def _done(cell: Cell, shop: Workshop) -> CellResult:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from us_i2v.augmentation.selection import numbers_kept
+from us_i2v.augmentation.selection import numbers_kept, ranked
 from us_i2v.classifier import spread_windows
 from us_i2v.data.atomic import write_bytes
 from us_i2v.data.common_codec import store_alike
@@ -25,9 +24,9 @@ from us_i2v.data.mixing import REAL, SYNTHETIC, read_synthetic
 from us_i2v.data.tables import read_rows
 from us_i2v.data.training_clips import ClipSampler
 from us_i2v.errors import DataError
-from us_i2v.evaluation.quality import LEAST, Measured, QualityFit, reference_header
+from us_i2v.evaluation.quality import LEAST, QualityFit, measured, reference_header
 from us_i2v.models.classifiers import frame_size
-from us_i2v.quality import MEASURED, QualityReference, failure, measure, score
+from us_i2v.quality import QualityReference, failure, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,20 +72,15 @@ def judge(made: Path, videos: Path, cache: Path, config: ClassifierTraining, pro
         for start, stride in spread_windows(sampler, clip, interval, each)
     ]
     total = len(places) + len(answers)
-    rows, groups = [], []
-    for done, (clip, start, stride) in enumerate(places, 1):
-        values = _measured(_frames(clip, start, stride, length))
-        if values is not None:
-            rows.append(values)
-            groups.append(clip.group)
-        progress(done, total, clip.name)
-    if len(rows) < LEAST:
+    windows = ((clip.name, clip.group, _frames(clip, start, stride, length)) for clip, start, stride in places)
+    # Some videos begin black.
+    known = measured((window for window in windows if not failure(window[2], window[2][0])), total, progress)
+    if len(known.values) < LEAST:
         raise DataError(
-            f"{len(rows)} windows of the training videos can be measured; quality needs {LEAST}.",
+            f"{len(known.values)} windows of the training videos can be measured; quality needs {LEAST}.",
             "Give more videos, or leave out --keep-best.",
         )
-    measured = Measured(np.array(rows), tuple(groups), len(places) - len(rows))
-    reference = QualityReference(reference_header(measured, length, interval, QualityFit()), None, "")
+    reference = QualityReference(reference_header(known, length, interval, QualityFit()), None, "")
     found = {}
     for done, (made_clip, answer) in enumerate(zip(clips, answers, strict=True), len(places) + 1):
         frames = _frames(answer, 0, 1, length)
@@ -115,13 +109,11 @@ def keep_best(folder: Path, quality: Mapping[str, float], share: float, name: st
         OutputError: It cannot be written.
     """
     rows = read_rows(folder / MANIFEST, "Manifest", REQUIRED)
-    classes: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        classes[row.text("label")].append(index)
+    scores = [quality[row.text("file")] for row in rows]
     kept: set[int] = set()
-    for label, members in classes.items():
-        order = sorted(members, key=lambda k: (-quality[rows[k].text("file")], int(rows[k].text("seed"))))
-        best = [k for k in order[: numbers_kept(len(order), share)] if quality[rows[k].text("file")] > 0]
+    classes = ranked([row.text("label") for row in rows], scores, [int(row.text("seed")) for row in rows])
+    for label, order in classes.items():
+        best = [k for k in order[: numbers_kept(len(order), share)] if scores[k] > 0]
         if not best:
             raise DataError(f"All clips of class '{label}' in '{folder}' failed.", "Leave out --keep-best.")
         kept.update(best)
@@ -137,11 +129,3 @@ def keep_best(folder: Path, quality: Mapping[str, float], share: float, name: st
 def _frames(clip: StoredClip, start: int, stride: int, length: int) -> Frames:
     stored = np.load(clip.frames, mmap_mode="r", allow_pickle=False)
     return np.ascontiguousarray(stored[start : start + stride * length : stride])
-
-
-def _measured(frames: Frames) -> list[float] | None:
-    """Return the parts of a real window; None if one is not known or it is no plausible clip itself."""
-    if failure(frames, frames[0]):
-        return None
-    found = measure(frames)
-    return [found[name] for name in MEASURED] if all(math.isfinite(value) for value in found.values()) else None

@@ -42,7 +42,7 @@ MAKERS: frozenset[str] = frozenset({"static", "affine", "elastic"})
 """Controls without a network."""
 
 _RATIO = re.compile(r"([1-9]\d?):([1-9]\d?)")
-_MIX = re.compile(r"all|balance|x\d+(\.\d+)?|best(0?\.\d+|1(\.0)?)")
+MIX = re.compile(r"all|balance|x\d+(\.\d+)?|best(0?\.\d+|1(\.0)?)")
 UNJUDGED: frozenset[str] = frozenset({"static"})
 """Sources whose clips have no quality: those that do not move."""
 
@@ -70,7 +70,7 @@ def _splits(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _mixes(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if _MIX.fullmatch(value) is None or best_share(value) == 0 or (value[0] == "x" and float(value[1:]) == 0):
+        if MIX.fullmatch(value) is None or best_share(value) == 0 or (value[0] == "x" and float(value[1:]) == 0):
             raise ValueError(f"'{value}' is none of all, balance, x2 (any number above 0), best0.5 (any share up to 1)")
     return values
 
